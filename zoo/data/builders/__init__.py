@@ -1,0 +1,1 @@
+"""The zoo's own tensorflow-datasets builders, one package folder each, as TFDS wants them."""

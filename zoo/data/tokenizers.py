@@ -1,0 +1,103 @@
+"""Subword tokenizers, trained and run by the `tokenizers` library."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+
+from zoo.files import replacing
+
+PAD, START, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
+
+
+class VocabularyError(ValueError):
+    """Says how large a vocabulary the corpus allows."""
+
+
+class Tokenizer:
+    """Turns text into token ids and back; a text never yields a special token, whatever it says.
+
+    Args:
+        tokenizer: A tokenizer of the `tokenizers` library that knows the special tokens <pad> <s> </s> <unk>.
+    """
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer):
+        self._tokenizer = tokenizer
+        self._tokenizer.encode_special_tokens = True
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
+        """Learns byte-pair encodings from texts.
+
+        Words keep the space before them as a mark, punctuation stands alone, runs of white space become one space
+        and control characters go; otherwise decode(encode(text)) == text.
+
+        Args:
+            texts: The corpus.
+            vocabulary_size: How many tokens, the four special ones included.
+
+        Raises:
+            VocabularyError: If the corpus does not allow that many tokens; it says how many it allows.
+
+        Source: Sennrich et al. 2016.
+        """
+        tokenizer = tokenizers.Tokenizer(models.BPE(unk_token=UNKNOWN))
+        tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.Nmt(), normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+        )
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Metaspace(prepend_scheme="always"), pre_tokenizers.Punctuation("isolated")]
+        )
+        tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary_size,
+            special_tokens=[PAD, START, END, UNKNOWN],
+            limit_alphabet=max(1, min(1000, vocabulary_size // 4)),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        learned = tokenizer.get_vocab_size()
+        if learned < vocabulary_size:
+            raise VocabularyError(
+                f"vocabulary_size: {vocabulary_size} tokens asked, the corpus allows {learned}; "
+                f"ask for {learned} or fewer, or give more text"
+            )
+        return cls(tokenizer)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Reads a tokenizer.json."""
+        return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+
+    def save(self, path: str | Path) -> None:
+        """Writes a tokenizer.json, whole or not at all."""
+        with replacing(path) as temporary:
+            temporary.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def token_id(self, token: str) -> int:
+        """Returns the id of a token, special ones included.
+
+        Raises:
+            KeyError: If there is no such token.
+        """
+        token_id = self._tokenizer.token_to_id(token)
+        if token_id is None:
+            raise KeyError(token)
+        return token_id
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """Returns the tokens behind ids, as text."""
+        return [self._tokenizer.id_to_token(int(i)) for i in ids]
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Turns each text into token ids, without special tokens."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Turns token ids into texts; special tokens are left out."""
+        return self._tokenizer.decode_batch([list(map(int, row)) for row in ids], skip_special_tokens=True)

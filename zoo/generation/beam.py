@@ -1,0 +1,135 @@
+"""Beam search: keep the likeliest beginnings, freeze what has ended, stop when nothing better can come."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from keras import KerasTensor, ops
+
+IMPOSSIBLE = -1e30
+
+
+class Beams(NamedTuple):
+    """The state of a search over B sources with K beams each; L places a sequence."""
+
+    length: KerasTensor  # places filled in every live sequence, the start token included
+    live: KerasTensor  # int32 (B, K, L)
+    live_scores: KerasTensor  # (B, K), summed log-probabilities
+    ended: KerasTensor  # int32 (B, K, L), best first
+    ended_scores: KerasTensor  # (B, K), with length penalty; IMPOSSIBLE where there is none yet
+
+
+def length_penalty(length: int | KerasTensor, alpha: float) -> KerasTensor:
+    """Divides a sequence's score; `length` counts generated tokens. Source: Wu et al. 2016, equation 14."""
+    return ((5.0 + ops.cast(length, "float32")) / 6.0) ** alpha
+
+
+def start(sources: int, beams: int, places: int, start_token: int) -> Beams:
+    """Begins a search: one live beam a source, since the others would only repeat it."""
+    first = ops.cast(ops.arange(places) < 1, "int32") * start_token
+    tokens = ops.broadcast_to(first, (sources, beams, places))
+    scores = ops.broadcast_to(ops.where(ops.arange(beams) < 1, 0.0, IMPOSSIBLE), (sources, beams))
+    return Beams(
+        ops.convert_to_tensor(1, "int32"), tokens, scores, tokens, ops.full((sources, beams), IMPOSSIBLE, "float32")
+    )
+
+
+def advance(state: Beams, logits: KerasTensor, end_token: int, alpha: float) -> tuple[Beams, KerasTensor]:
+    """Extends every live beam by one token.
+
+    The 2K best continuations are looked at: even if K of them end, K stay alive.
+
+    Args:
+        state: The search.
+        logits: (B * K, V), impossible tokens at IMPOSSIBLE.
+        end_token: Ends a sequence.
+        alpha: Exponent of the length penalty.
+
+    Returns:
+        The next state; and int32 (B * K,), the row that each live beam continues.
+    """
+    sources, beams, places = state.live.shape
+    vocabulary = logits.shape[-1]
+    log_norm = ops.logsumexp(logits, axis=-1, keepdims=True)
+    values, tokens = ops.top_k(logits, min(2 * beams, vocabulary))
+    choices = values.shape[-1]
+    values = ops.reshape(values - log_norm, (sources, beams, choices)) + state.live_scores[:, :, None]
+    scores, index = ops.top_k(ops.reshape(values, (sources, beams * choices)), min(2 * beams, beams * choices))
+    tokens = ops.take_along_axis(ops.reshape(tokens, (sources, beams * choices)), index, axis=1)
+    parents = ops.cast(index, "int32") // choices
+    tokens = ops.cast(tokens, "int32")
+
+    extended = _pick(state.live, parents)
+    here = ops.equal(ops.arange(places, dtype="int32"), state.length)
+    extended = ops.where(here, tokens[:, :, None], extended)
+    ends = ops.equal(tokens, end_token)
+
+    live_scores, survivors = ops.top_k(ops.where(ends, IMPOSSIBLE, scores), beams)
+    penalized = scores / length_penalty(state.length, alpha)
+    pool = ops.concatenate([state.ended_scores, ops.where(ends & (scores > IMPOSSIBLE / 2), penalized, IMPOSSIBLE)], 1)
+    ended_scores, winners = ops.top_k(pool, beams)
+    ended = _pick(ops.concatenate([state.ended, extended], axis=1), winners)
+
+    parents = ops.take_along_axis(parents, survivors, axis=1)
+    rows = ops.reshape(parents + beams * ops.arange(sources, dtype="int32")[:, None], (-1,))
+    return Beams(state.length + 1, _pick(extended, survivors), live_scores, ended, ended_scores), rows
+
+
+def unfinished(state: Beams, limits: KerasTensor, alpha: float) -> KerasTensor:
+    """Tells which sources' live beams could still enter their n-best list.
+
+    A live beam's score only falls; divided by the largest penalty it may reach, it bounds all that may come of it.
+
+    Args:
+        state: The search.
+        limits: (B,), the most tokens each source may generate.
+        alpha: Exponent of the length penalty.
+
+    Returns:
+        Boolean (B,).
+    """
+    longest = length_penalty(limits, alpha) if alpha > 0 else length_penalty(state.length, alpha)
+    bound = state.live_scores[:, 0] / longest
+    return (bound > state.ended_scores[:, -1]) & (state.length <= limits)
+
+
+def _pick(sequences: KerasTensor, index: KerasTensor) -> KerasTensor:
+    """Picks sequences (B, many, L) by index (B, few)."""
+    return ops.take_along_axis(sequences, ops.cast(index, "int32")[:, :, None], axis=1)
+
+
+def search(
+    logits_of: Callable, tensors: list[KerasTensor], state: Beams, limits: KerasTensor, end_token: int, alpha: float
+) -> Beams:
+    """Runs a search to its end.
+
+    Args:
+        logits_of: Maps a state and the decoder's tensors to logits (B * K, V) and the tensors after this step.
+        tensors: What the decoder carries from step to step, rows in the order of the beams.
+        state: Where to begin.
+        limits: (B,), the most tokens each source may generate.
+        end_token: Ends a sequence.
+        alpha: Exponent of the length penalty.
+
+    Returns:
+        The last state, all of its sequences ended.
+    """
+
+    def go_on(*loop):
+        return ops.any(unfinished(Beams(*loop[:5]), limits, alpha))
+
+    def body(*loop):
+        state = Beams(*loop[:5])
+        logits, tensors = logits_of(state, loop[5:])
+        # A source that is done stays as it is: what it returns does not depend on the others in its batch.
+        active = unfinished(state, limits, alpha)
+        new, rows = advance(state, logits, end_token, alpha)
+        new = Beams(
+            new.length,
+            *(
+                ops.where(ops.reshape(active, (-1,) + (1,) * (len(old.shape) - 1)), fresh, old)
+                for old, fresh in zip(state[1:], new[1:])
+            ),
+        )
+        return (*new, *(ops.take(tensor, rows, axis=0) for tensor in tensors))
+
+    return Beams(*ops.while_loop(go_on, body, (*state, *tensors))[:5])

@@ -1,0 +1,87 @@
+"""What happens to one step's logits before a token is chosen, and how one is chosen."""
+
+from keras import KerasTensor, ops
+
+from zoo.random import random_bits
+
+IMPOSSIBLE = -1e30
+
+
+def forbid(logits: KerasTensor, forbidden: KerasTensor) -> KerasTensor:
+    """Makes tokens impossible.
+
+    Args:
+        logits: (R, V).
+        forbidden: Boolean, broadcastable to (R, V).
+
+    Returns:
+        (R, V).
+    """
+    return ops.where(forbidden, IMPOSSIBLE, logits)
+
+
+def forbid_repeated_ngrams(logits: KerasTensor, tokens: KerasTensor, length: KerasTensor, n: int) -> KerasTensor:
+    """Makes every token impossible that would repeat an n-gram of its own row.
+
+    Args:
+        logits: (R, V), for place `length`.
+        tokens: int32 (R, L), of which `length` places are filled, start token included.
+        length: Scalar.
+        n: At least 1.
+
+    Returns:
+        (R, V).
+
+    Source: Paulus et al. 2018, section 2.5.
+    """
+    rows, places = tokens.shape
+    vocabulary = logits.shape[1]
+    windows = places - n + 1
+    if windows <= 0:
+        return logits
+    starts = ops.arange(windows, dtype="int32")
+    match = ops.broadcast_to((starts >= 1) & (starts + n <= length), (rows, windows))
+    for i in range(n - 1):
+        latest = ops.take(tokens, ops.maximum(length - n + 1 + i, 0), axis=1)
+        match = match & ops.equal(tokens[:, i : i + windows], latest[:, None])
+    # Windows that do not match write into a column of their own, which is cut off again.
+    columns = ops.where(match, tokens[:, n - 1 : n - 1 + windows], vocabulary)
+    lines = ops.broadcast_to(ops.arange(rows, dtype="int32")[:, None], (rows, windows))
+    indices = ops.reshape(ops.stack([lines, columns], axis=-1), (-1, 2))
+    padded = ops.pad(logits, [[0, 0], [0, 1]])
+    return ops.scatter_update(padded, indices, ops.full((rows * windows,), IMPOSSIBLE, logits.dtype))[:, :vocabulary]
+
+
+def keep_top_k(logits: KerasTensor, k: int) -> KerasTensor:
+    """Keeps each row's k most likely tokens. Source: Fan et al. 2018."""
+    if k >= logits.shape[-1]:
+        return logits
+    return forbid(logits, logits < ops.top_k(logits, k)[0][:, -1:])
+
+
+def keep_top_p(logits: KerasTensor, p: float) -> KerasTensor:
+    """Keeps each row's most likely tokens up to a total probability of p, at least one. Source: Holtzman et al. 2020."""
+    if p >= 1:
+        return logits
+    ranked = ops.flip(ops.sort(logits, axis=-1), axis=-1)
+    probabilities = ops.softmax(ranked, axis=-1)
+    kept = ops.cumsum(probabilities, axis=-1) - probabilities < p
+    threshold = ops.min(ops.where(kept, ranked, -IMPOSSIBLE), axis=-1, keepdims=True)
+    return forbid(logits, logits < threshold)
+
+
+def draw(logits: KerasTensor, seeds: KerasTensor) -> KerasTensor:
+    """Draws one token a row from its softmax, by adding Gumbel noise and taking the best.
+
+    Args:
+        logits: (R, V).
+        seeds: Integers (R, 2); a row's draw depends on its own seed alone.
+
+    Returns:
+        int32 (R,).
+
+    Source: Maddison et al. 2014.
+    """
+    bits = random_bits(seeds, logits.shape[-1])
+    uniform = (ops.cast(ops.right_shift(bits, ops.cast(8, "uint32")), "float32") + 0.5) * 2.0**-24
+    return ops.cast(ops.argmax(logits - ops.log(-ops.log(uniform)), axis=-1), "int32")

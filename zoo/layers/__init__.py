@@ -1,0 +1,18 @@
+"""The parts between attention and a whole model: embeddings, feed-forward networks, blocks and stacks of blocks."""
+
+from zoo.layers.embedding import TokenEmbedding
+from zoo.layers.feedforward import FeedForward
+from zoo.layers.packing import PackedMask, Segments
+from zoo.layers.transformer import BlockCache, Decoder, DecoderBlock, Encoder, EncoderBlock
+
+__all__ = [
+    "BlockCache",
+    "Decoder",
+    "DecoderBlock",
+    "Encoder",
+    "EncoderBlock",
+    "FeedForward",
+    "PackedMask",
+    "Segments",
+    "TokenEmbedding",
+]

@@ -1,0 +1,38 @@
+"""From token ids to vectors and back to logits."""
+
+import keras
+from keras import KerasTensor
+
+
+@keras.saving.register_keras_serializable("zoo")
+class TokenEmbedding(keras.layers.ReversibleEmbedding):
+    """Embeds tokens, and with reverse=True scores a vector against every token by the same table (tied weights).
+
+    The table starts with rows of about unit length and is multiplied by sqrt(D) on the way in, so that embeddings
+    have unit elements and logits unit size.
+
+    Args:
+        vocabulary_size: V.
+        width: D.
+
+    Call args:
+        x: Integer ids (B, T); with reverse=True vectors (B, T, D).
+        reverse: Whether to project back.
+
+    Returns:
+        (B, T, D), or logits (B, T, V).
+
+    Source: Vaswani et al. 2017, section 3.4; Press & Wolf 2017.
+    """
+
+    def __init__(self, vocabulary_size: int, width: int, **kwargs):
+        kwargs.setdefault("embeddings_initializer", keras.initializers.RandomNormal(stddev=width**-0.5))
+        super().__init__(vocabulary_size, width, **kwargs)
+
+    def call(self, x: KerasTensor, reverse: bool = False) -> KerasTensor:
+        y = super().call(x, reverse=reverse)
+        return y if reverse else y * self.output_dim**0.5
+
+    def get_config(self) -> dict:
+        config = super().get_config()
+        return {"vocabulary_size": config.pop("input_dim"), "width": config.pop("output_dim"), **config}

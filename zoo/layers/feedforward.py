@@ -1,0 +1,60 @@
+"""The position-wise feed-forward network."""
+
+import keras
+from keras import KerasTensor
+
+from zoo.attention import Dropout
+
+
+@keras.saving.register_keras_serializable("zoo")
+class FeedForward(keras.layers.Layer):
+    """Widens each position, applies a nonlinearity and narrows it again.
+
+    Args:
+        hidden_dim: Width between the two projections.
+        activation: Any Keras activation by name: "relu", "gelu", "silu" ...
+        gated: Multiplies the activation by a second projection (GLU: gelu gives GEGLU, silu gives SwiGLU).
+        dropout: Share of hidden elements dropped while training.
+
+    Call args:
+        x: (B, T, D).
+
+    Returns:
+        (B, T, D).
+
+    Source: Vaswani et al. 2017, section 3.3; gated: Shazeer 2020.
+    """
+
+    def __init__(self, hidden_dim: int, activation: str = "relu", gated: bool = False, dropout: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_dim = hidden_dim
+        self.activation = keras.activations.get(activation)
+        self.gated = gated
+        self.hidden = keras.layers.Dense(hidden_dim, name="hidden", dtype=self.dtype_policy)
+        self.gate = keras.layers.Dense(hidden_dim, name="gate", dtype=self.dtype_policy) if gated else None
+        self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+
+    def build(self, x_shape):
+        self.hidden.build(x_shape)
+        if self.gate is not None:
+            self.gate.build(x_shape)
+        self.output_projection = keras.layers.Dense(x_shape[-1], name="output", dtype=self.dtype_policy)
+        self.output_projection.build((*x_shape[:-1], self.hidden_dim))
+
+    def call(self, x: KerasTensor, training: bool | None = None) -> KerasTensor:
+        hidden = self.activation(self.hidden(x))
+        if self.gate is not None:
+            hidden = hidden * self.gate(x)
+        return self.output_projection(self.dropout(hidden, training=training))
+
+    def compute_output_shape(self, x_shape):
+        return x_shape
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "activation": keras.activations.serialize(self.activation),
+            "gated": self.gated,
+            "dropout": self.dropout.rate,
+        }

@@ -1,0 +1,1 @@
+"""Metrics: scores by the libraries that define them."""

@@ -1,0 +1,3 @@
+"""Models: functional-API builders. MODELS maps each name to where its builder lives; nothing is imported before use."""
+
+MODELS = {"encoder_decoder": "zoo.models.encoder_decoder:encoder_decoder"}

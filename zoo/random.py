@@ -1,0 +1,39 @@
+"""Random bits that cost next to nothing: a counter, hashed with a key by a few integer operations.
+
+A generator of cryptographic strength spends a large part of a small model's CPU step on bits that only decide which
+elements drop out. XLA fuses this hash into whatever uses it.
+"""
+
+from keras import KerasTensor, ops
+
+
+def random_bits(seed: KerasTensor, size: int | KerasTensor) -> KerasTensor:
+    """Draws uniform 32-bit words.
+
+    Args:
+        seed: Integers (..., 2), for example what keras.random.SeedGenerator.next() gives.
+        size: How many words for each seed.
+
+    Returns:
+        uint32 (..., size).
+
+    Source: the multiply-xorshift finaliser with Wellons' 2018 low-bias constants (github.com/skeeto/hash-prospector);
+        a second key enters between its two rounds, so that two keys never give permutations of one sequence.
+    """
+    seed = ops.cast(seed, "uint32")[..., None]
+    first = _mix(seed[..., 0, :] ^ _mix(seed[..., 1, :]))
+    second = _mix(first ^ word(0x9E3779B9))
+    return _mix(ops.cast(ops.arange(size, dtype="int32"), "uint32") ^ first, second)
+
+
+def word(value: int) -> KerasTensor:
+    """Makes an unsigned 32-bit constant."""
+    return ops.convert_to_tensor(value, dtype="uint32")
+
+
+def _mix(words: KerasTensor, key: KerasTensor | None = None) -> KerasTensor:
+    words = (words ^ ops.right_shift(words, word(16))) * word(0x7FEB352D)
+    if key is not None:
+        words = words + key
+    words = (words ^ ops.right_shift(words, word(15))) * word(0x846CA68B)
+    return words ^ ops.right_shift(words, word(16))

@@ -1,0 +1,33 @@
+"""Tasks: text in, text or label out. TASKS maps each name to where its class lives; nothing is imported before use."""
+
+import importlib
+from pathlib import Path
+
+from zoo.config import ConfigError, nearest
+from zoo.presets import shipped
+
+TASKS = {"translation": "zoo.tasks.translation:Translation"}
+
+
+def task_class(name: str) -> type:
+    """Imports the class of a task.
+
+    Raises:
+        ConfigError: For an unknown task, naming the nearest.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"task: no task {name!r}; {nearest(name, TASKS)}")
+    module, _, attribute = TASKS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def check_recipe_name(name: str) -> None:
+    """Tells whether there is such a recipe, without importing TensorFlow.
+
+    Raises:
+        ConfigError: If there is none; it names the nearest.
+    """
+    if name not in TASKS and name not in shipped() and not name.endswith(".json") and not Path(name).is_dir():
+        raise ConfigError(
+            f"no recipe {name!r}: {nearest(name, [*TASKS, *shipped()])} (a recipe file's name ends with .json)"
+        )

@@ -1,0 +1,96 @@
+"""From a recipe's name to a task that is ready to be trained."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.config import Config, ConfigError
+from zoo.files import replacing
+from zoo.presets import find, read_card
+from zoo.tasks import TASKS, check_recipe_name, task_class
+from zoo.tasks.task import Task
+
+RECIPE = "recipe.json"
+
+
+def read_recipe(name: str, source: str | None = None, assignments: Sequence[str] = ()) -> Any:
+    """Finds a recipe and changes fields of it.
+
+    Args:
+        name: A task (its default recipe), a preset (the recipe it was made with), or a JSON file.
+        source: The training data, instead of the recipe's own.
+        assignments: Texts such as "training.steps=100".
+
+    Raises:
+        ConfigError: If there is no such recipe or field; it names the nearest.
+    """
+    check_recipe_name(name)
+    if name in TASKS:
+        values = {"task": name}
+    elif name.endswith(".json"):
+        values = _read_json(name)
+        values = values.get("recipe", values)
+    else:
+        values = read_card(find(name))["recipe"]
+    if "task" not in values:
+        raise ConfigError(f'{name}: it names no task; add "task": one of {", ".join(TASKS)}')
+    recipe = task_class(values["task"]).recipe_class.from_dict(values)
+    return recipe.override([*([f"source={json.dumps(source)}"] if source else []), *assignments])
+
+
+def _read_json(name: str) -> dict[str, Any]:
+    try:
+        values = json.loads(Path(name).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{name}: not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{name}: it takes a JSON object")
+    return values
+
+
+def open_run(
+    recipe: Config, examples: Sequence[Mapping[str, str]], out: Path | None = None, init: str | None = None
+) -> Task:
+    """Makes the task that a run trains, or opens the run that `out` already holds.
+
+    Args:
+        recipe: What to make.
+        examples: The training examples, from which a new vocabulary is learned.
+        out: The run's folder; nothing is written where None.
+        init: A preset whose vocabulary and weights the run begins with.
+
+    Raises:
+        ConfigError: If `out` holds a run of another recipe, or `init` is of other sizes.
+    """
+    task_type = task_class(recipe.task)
+    recorded = None if out is None else out / RECIPE
+    if recorded is not None and recorded.exists():
+        earlier = task_type.recipe_class.from_json(recorded)
+        if earlier != recipe:
+            field = _first_difference(earlier.to_dict(), recipe.to_dict())
+            raise ConfigError(f"--out {out}: it holds a run of another recipe ({field}); give another folder")
+        return task_type.from_vocabulary(recipe, out, {})
+    if init is None:
+        task = task_type.from_examples(recipe, examples)
+    else:
+        task = task_type.load(find(init))
+        if task.recipe.model != recipe.model:
+            field = _first_difference(task.recipe.model.to_dict(), recipe.model.to_dict(), "model.")
+            raise ConfigError(f"--init {init}: its model has other sizes ({field}); train the recipe {init!r} itself")
+        task.recipe = recipe
+    if recorded is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        task.save_vocabulary(out)
+        with replacing(recorded) as temporary:
+            temporary.write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
+    return task
+
+
+def _first_difference(earlier: dict, now: dict, prefix: str = "") -> str:
+    for name, value in now.items():
+        if earlier.get(name) != value:
+            if isinstance(value, dict):
+                return _first_difference(earlier[name], value, f"{prefix}{name}.")
+            return f"{prefix}{name} was {earlier.get(name)!r}, is {value!r}"
+    raise ValueError("the two are equal")

@@ -1,0 +1,89 @@
+"""Task: the interface that every task implements, and the folder that a trained one lives in."""
+
+import abc
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import keras
+
+from zoo.checkpoints import by_path, load, save
+from zoo.config import Config
+from zoo.files import replacing
+from zoo.presets import CARD, read_card
+
+WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.safetensors"
+
+
+class Task(abc.ABC):
+    """A model with everything around it that turns a user's input into a user's output.
+
+    Args:
+        recipe: What the task was, or will be, made from.
+        card: What preset.json says besides the recipe: scores, run time, licence, command.
+
+    Attributes:
+        model: The Keras model.
+    """
+
+    recipe_class: ClassVar[type[Config]]
+    model: keras.Model
+
+    def __init__(self, recipe: Config, card: Mapping[str, Any] | None = None):
+        self.recipe = recipe
+        self.card = dict(card or {})
+
+    @classmethod
+    @abc.abstractmethod
+    def from_examples(cls, recipe: Config, examples: Sequence[Mapping[str, str]]) -> Self:
+        """Makes an untrained task: learns its vocabulary from training examples and builds its model."""
+
+    @abc.abstractmethod
+    def __call__(self, inputs: str | Sequence[str]) -> Any:
+        """Turns inputs into outputs: one for a single text, a list for a list."""
+
+    @abc.abstractmethod
+    def check(self, text: str) -> None:
+        """Tells whether an input can be worked on; raises ValueError where it cannot."""
+
+    @abc.abstractmethod
+    def evaluate(self, examples: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """Scores the task on labelled examples."""
+
+    @abc.abstractmethod
+    def fit(self, train: Sequence[Mapping[str, str]], dev: Sequence[Mapping[str, str]], **options: Any) -> Any:
+        """Trains the model on labelled examples."""
+
+    @abc.abstractmethod
+    def save_vocabulary(self, folder: Path) -> None:
+        """Writes what the task needs besides recipe and weights."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_vocabulary(cls, recipe: Config, folder: Path, card: Mapping[str, Any]) -> Self:
+        """Makes a task with untrained weights from what save_vocabulary wrote."""
+
+    def save(self, folder: str | Path, dtype: str | None = None) -> None:
+        """Writes the task to a folder that load() and `zoo predict` take.
+
+        Args:
+            folder: Made where it does not exist.
+            dtype: "float16" halves the file.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save_vocabulary(folder)
+        save(folder / WEIGHTS, by_path(self.model.weights), dtype=dtype)
+        with replacing(folder / CARD) as temporary:
+            text = json.dumps({"recipe": self.recipe.to_dict(), **self.card}, indent=2, ensure_ascii=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Reads a folder that save() wrote."""
+        folder = Path(folder)
+        card = read_card(folder)
+        task = cls.from_vocabulary(cls.recipe_class.from_dict(card.pop("recipe")), folder, card)
+        load(folder / WEIGHTS, by_path(task.model.weights))
+        return task

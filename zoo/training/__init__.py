@@ -1,0 +1,19 @@
+"""Training: losses, schedules, one compiled step, and the loop around it."""
+
+from zoo.training.config import TrainingConfig
+from zoo.training.loop import Run, TrainingError
+from zoo.training.losses import cross_entropy, token_mean
+from zoo.training.optimizers import OptimizerConfig, make_optimizer
+from zoo.training.step import MovingAverage, make_train_step
+
+__all__ = [
+    "MovingAverage",
+    "OptimizerConfig",
+    "Run",
+    "TrainingConfig",
+    "TrainingError",
+    "cross_entropy",
+    "make_optimizer",
+    "make_train_step",
+    "token_mean",
+]

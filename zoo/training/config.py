@@ -1,0 +1,44 @@
+"""TrainingConfig: everything about a run that is not the model, the data or the task."""
+
+import dataclasses
+
+from zoo.config import Config, ConfigError
+from zoo.training.optimizers import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig(Config):
+    """How a model is trained.
+
+    Args:
+        steps: Optimizer steps.
+        label_smoothing: Share of the target distribution spread over the whole vocabulary.
+        optimizer: The optimizer and its schedule.
+        average_decay: Of the moving average of the weights, which is what is evaluated and kept; 0 for none.
+        evaluate_every: Steps between two evaluations on the dev examples; the best weights so far are kept.
+        monitor: The dev metric that decides which weights are best; "loss" is better low, all others high.
+        patience: Evaluations in a row without a better one before the run stops early; 0 for never.
+        save_every: Steps between two checkpoints: what a killed run loses at most.
+        log_every: Steps between two lines and TensorBoard points.
+        seed: Of the initial weights, the order of the examples and dropout.
+        jit: Whether XLA compiles the step.
+    """
+
+    steps: int = 10000
+    label_smoothing: float = 0.1
+    optimizer: OptimizerConfig = OptimizerConfig()
+    average_decay: float = 0.999
+    evaluate_every: int = 500
+    monitor: str = "bleu"
+    patience: int = 0
+    save_every: int = 200
+    log_every: int = 50
+    seed: int = 42
+    jit: bool = True
+
+    def __post_init__(self):
+        for name in ("steps", "evaluate_every", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: {getattr(self, name)}; it is at least 1")
+        if not 0 <= self.average_decay < 1:
+            raise ConfigError(f"average_decay: {self.average_decay}; it lies from 0 up to, not including, 1")

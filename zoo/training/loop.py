@@ -1,0 +1,247 @@
+"""The training loop: batches in, checkpoints and the best weights out."""
+
+import dataclasses
+import itertools
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from zoo.checkpoints import CheckpointError, by_path, load, save
+from zoo.training.config import TrainingConfig
+from zoo.training.optimizers import make_optimizer
+from zoo.training.report import Report
+from zoo.training.step import LossFunction, MovingAverage, make_train_step
+
+
+class TrainingError(RuntimeError):
+    """Says why a run stopped, at which step, and what was kept."""
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run stands: enough, with the variables, to go on as if nothing had happened."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best: float | None = None
+    worse: int = 0
+    seconds: float = 0.0
+
+
+class Run:
+    """One training run, which can be stopped at any moment and gone on with.
+
+    Args:
+        model: What to train.
+        loss: The loss of a batch: see make_train_step.
+        batches: Has epoch(number, start) -> batches, the same ones for the same number.
+        config: The run's settings.
+        evaluate: Returns dev metrics of the model as it stands; called with the averaged weights in place.
+        keep_best: Called, with the averaged weights in place, whenever the monitored metric is the best so far.
+        checkpoint: File of the run's own state; nothing is saved where None.
+        logdir: Folder for TensorBoard; nothing is written where None.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        loss: LossFunction,
+        batches,
+        config: TrainingConfig,
+        *,
+        evaluate: Callable[[], Mapping[str, float]],
+        keep_best: Callable[[], None],
+        checkpoint: str | Path | None = None,
+        logdir: str | Path | None = None,
+    ):
+        self.model = model
+        self.batches = batches
+        self.config = config
+        self.evaluate = evaluate
+        self.keep_best = keep_best
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.logdir = logdir
+        self.position = Position()
+        self.optimizer = make_optimizer(config.optimizer, config.steps)
+        self.average = MovingAverage(model, config.average_decay) if config.average_decay else None
+        self.step = make_train_step(
+            model,
+            self.optimizer,
+            loss,
+            clip_norm=config.optimizer.clip_norm,
+            average=self.average,
+            jit=config.jit,
+        )
+
+    def train(self) -> Position:
+        """Trains to the last step, an early stop, or an interruption.
+
+        Returns:
+            Where the run stands.
+
+        Raises:
+            TrainingError: If the loss is not a number; the last checkpoint was taken before.
+            KeyboardInterrupt: If the run was interrupted, after a checkpoint was taken.
+        """
+        if self.checkpoint is not None and self.checkpoint.exists():
+            self.restore()
+        report = Report(self.config.steps, self.position.step, self.logdir)
+        position, config = self.position, self.config
+        window = _Window(position.step)
+        try:
+            with _interruptions() as interrupted:
+                for batch in self._remaining_batches():
+                    if position.step >= config.steps:
+                        break
+                    began = time.perf_counter()
+                    window.add(self.step(batch))
+                    position.step += 1
+                    position.batch += 1
+                    position.seconds += time.perf_counter() - began
+                    if position.step % config.log_every == 0 or position.step == config.steps:
+                        report.scalars("train", position.step, window.close())
+                    if position.step % config.evaluate_every == 0 or position.step == config.steps:
+                        window.check()
+                        self._evaluate(report)
+                    if interrupted() or position.step % config.save_every == 0 or position.step == config.steps:
+                        window.check()
+                        self.save()
+                    if interrupted():
+                        report.say(f"interrupted at step {position.step}; the same command goes on from there")
+                        raise KeyboardInterrupt
+                    if config.patience and position.worse >= config.patience:
+                        report.say(
+                            f"stopped at step {position.step}: {config.patience} evaluations without a better one"
+                        )
+                        self.save()
+                        break
+        finally:
+            report.close()
+        return position
+
+    def _remaining_batches(self) -> Iterator[dict]:
+        for epoch in itertools.count(self.position.epoch):
+            yield from self.batches.epoch(epoch, self.position.batch)
+            self.position.epoch, self.position.batch = epoch + 1, 0
+
+    def _evaluate(self, report: Report) -> None:
+        """Measures the averaged weights on the dev examples and keeps them if they are the best so far."""
+        position, monitor = self.position, self.config.monitor
+        with averaged(self.average):
+            metrics = dict(self.evaluate())
+            report.scalars("dev", position.step, metrics)
+            if monitor not in metrics:
+                raise TrainingError(f"monitor: no dev metric {monitor!r}; there is {', '.join(sorted(metrics))}")
+            score = -metrics[monitor] if monitor == "loss" else metrics[monitor]
+            if position.best is None or score > position.best:
+                position.best, position.worse = score, 0
+                self.keep_best()
+            else:
+                position.worse += 1
+
+    @property
+    def _state(self) -> dict[str, keras.Variable]:
+        state = by_path(
+            self.model.weights + self.optimizer.variables + (self.average.variables if self.average else [])
+        )
+        # Keras numbers seed generators by their order in the process, so they are named by their order in the model.
+        weights = set(map(id, self.model.weights))
+        seeds = [variable for variable in self.model.variables if id(variable) not in weights]
+        return state | {f"seeds/{i}": variable for i, variable in enumerate(seeds)}
+
+    def save(self) -> None:
+        """Writes the run's state, whole or not at all."""
+        if self.checkpoint is not None:
+            save(self.checkpoint, self._state, position=json.dumps(dataclasses.asdict(self.position)))
+
+    def restore(self) -> None:
+        """Goes back to the last checkpoint.
+
+        Raises:
+            TrainingError: If it belongs to another model or optimizer.
+        """
+        try:
+            metadata = load(self.checkpoint, self._state)
+        except CheckpointError as error:
+            raise TrainingError(f"cannot go on with this run: {error}") from None
+        vars(self.position).update(json.loads(metadata["position"]))
+
+
+@contextmanager
+def averaged(average: MovingAverage | None) -> Iterator[None]:
+    """Puts the averaged weights in place of the trained ones for the length of the block."""
+    if average is None:
+        yield
+        return
+    average.swap()
+    try:
+        yield
+    finally:
+        average.swap()
+
+
+class _Window:
+    """The steps since the last report; their numbers are fetched together, so that no step waits for the host."""
+
+    def __init__(self, step: int):
+        self.last_checked = step
+        self.metrics: list[dict] = []
+        self.checked = 0
+        self.began = time.perf_counter()
+
+    def add(self, metrics: dict) -> None:
+        self.metrics.append(metrics)
+
+    def check(self) -> None:
+        """Raises where a loss is not a number."""
+        for metrics in self.metrics[self.checked :]:
+            self.last_checked += 1
+            if not math.isfinite(float(metrics["loss"])):
+                raise TrainingError(
+                    f"the loss is {float(metrics['loss'])} at step {self.last_checked}; the checkpoint before it is kept; "
+                    "a lower training.optimizer.learning_rate or clip_norm may help"
+                )
+        self.checked = len(self.metrics)
+
+    def close(self) -> dict[str, float]:
+        """Sums the window up and begins the next."""
+        self.check()
+        means = {name: float(np.mean([float(m[name]) for m in self.metrics])) for name in self.metrics[0]}
+        seconds = time.perf_counter() - self.began
+        means["learning_rate"] = float(self.metrics[-1]["learning_rate"])
+        if "tokens" in means:
+            means["tokens_per_second"] = means.pop("tokens") * len(self.metrics) / seconds
+        self.metrics, self.checked, self.began = [], 0, time.perf_counter()
+        return means
+
+
+@contextmanager
+def _interruptions() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C or SIGTERM into a question that the loop asks between two steps; a second one kills."""
+    received = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def receive(number, frame):
+        received.append(number)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+    previous = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    for signum in previous:
+        signal.signal(signum, receive)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,85 @@
+"""The training step: forward, backward, clip, update, average, as one XLA program."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+from keras import KerasTensor, ops
+
+# Maps a batch to the loss and to other numbers worth logging; called with training=True inside the step.
+LossFunction = Callable[..., tuple[KerasTensor, dict[str, KerasTensor]]]
+
+
+class MovingAverage:
+    """An exponential moving average of a model's trainable variables.
+
+    Args:
+        model: The model that is trained.
+        decay: Share of the old average kept at each step. Early on it is (1 + t) / (10 + t), so that the first
+            steps do not linger.
+
+    Source: Polyak & Juditsky 1992; the warm-up is TensorFlow's ExponentialMovingAverage(num_updates).
+    """
+
+    def __init__(self, model: keras.Model, decay: float):
+        self.decay = decay
+        self.sources = model.trainable_variables
+        self.variables = [
+            keras.Variable(source, trainable=False, name=f"average/{source.path}".replace("/", ":"))
+            for source in self.sources
+        ]
+
+    def update(self, step: KerasTensor) -> None:
+        """Moves the average after optimizer step number `step`."""
+        step = ops.cast(step, "float32")
+        decay = ops.minimum(self.decay, (1 + step) / (10 + step))
+        for average, source in zip(self.variables, self.sources, strict=True):
+            average.assign(average + (1 - decay) * (source - average))
+
+    def swap(self) -> None:
+        """Exchanges the average and the model's variables; called again, it undoes itself."""
+        for average, source in zip(self.variables, self.sources, strict=True):
+            held = ops.copy(source.value)
+            source.assign(average)
+            average.assign(held)
+
+
+def make_train_step(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    loss: LossFunction,
+    *,
+    clip_norm: float,
+    average: MovingAverage | None = None,
+    jit: bool = True,
+) -> Callable[[dict], dict[str, KerasTensor]]:
+    """Compiles one optimizer step.
+
+    Args:
+        model: What to train.
+        optimizer: Updates the model's trainable variables.
+        loss: Called as loss(model, batch, training=True).
+        clip_norm: The longest gradient, over all variables together.
+        average: Follows the variables.
+        jit: Whether XLA compiles the step; one program for each shape of a batch.
+
+    Returns:
+        A function from a batch to scalars: "loss", "learning_rate", "gradient_norm" and whatever `loss` adds.
+    """
+    variables = model.trainable_variables
+    optimizer.build(variables)
+
+    def step(batch):
+        with tf.GradientTape() as tape:
+            value, metrics = loss(model, batch, training=True)
+        gradients = tape.gradient(value, [variable.value for variable in variables])
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        norm = tf.linalg.global_norm(gradients)
+        scale = ops.minimum(1.0, clip_norm / ops.maximum(norm, 1e-12))
+        learning_rate = optimizer.learning_rate
+        optimizer.apply([gradient * scale for gradient in gradients], variables)
+        if average is not None:
+            average.update(optimizer.iterations)
+        return {"loss": value, "learning_rate": learning_rate, "gradient_norm": norm, **metrics}
+
+    return tf.function(step, jit_compile=jit, reduce_retracing=True)
