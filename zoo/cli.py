@@ -276,8 +276,8 @@ def train(options: argparse.Namespace) -> None:
     logdir = options.logdir or (options.out / "logs" if options.out else None)
     position = task.fit(examples, dev, out=options.out, logdir=logdir)
     monitor = recipe.training.monitor
-    best = -position.best if monitor == "loss" else position.best
-    print(f"best dev {monitor} {best:.4g} after {position.step} steps, {position.seconds / 60:.1f} minutes of training")
+    best = f"best dev {monitor} {abs(position.best):.4g}, " if position.best is not None else ""
+    print(f"{best}{position.step} steps, {position.seconds / 60:.1f} minutes of training")
     if options.out is not None:
         print(f"saved: {options.out}    use it: zoo predict {options.out} ...")
 

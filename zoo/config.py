@@ -87,8 +87,8 @@ class Config:
 
 def _parse(value: Any, hint: Any, where: str) -> Any:
     """Checks a plain value against a type annotation and turns dicts into Configs and lists into tuples."""
-    if dataclasses.is_dataclass(hint):
-        if dataclasses.is_dataclass(value):
+    if isinstance(hint, type) and issubclass(hint, Config):
+        if isinstance(value, hint):
             return value
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: {value!r}; it takes an object with the fields of {hint.__name__}")

@@ -28,7 +28,8 @@ class Dropout(keras.layers.Layer):
             raise ValueError(f"rate: {rate}; dropout takes a share from 0 up to, not including, 1")
         self.rate = rate
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed) if rate > 0 else None
+        if rate > 0:
+            self.seed_generator = keras.random.SeedGenerator(seed)
         self.built = True
 
     def call(self, x: KerasTensor, training: bool | None = None) -> KerasTensor:

@@ -58,7 +58,7 @@ class Learned(keras.layers.Layer):
         positions: Integer (B, T) or (T,), below max_length; 0 ... T-1 where None.
 
     Raises:
-        ValueError: If T is known to exceed max_length.
+        ValueError: If positions are not given, and T is known to exceed max_length.
 
     Source: Gehring et al. 2017, section 3.1.
     """
@@ -75,11 +75,12 @@ class Learned(keras.layers.Layer):
         )
 
     def call(self, x: KerasTensor, positions: KerasTensor | None = None) -> KerasTensor:
-        length = x.shape[1]
-        if length is not None and length > self.max_length:
-            raise ValueError(f"x: {length} positions; this layer learned {self.max_length} (max_length)")
         if positions is None:
-            positions = ops.arange(ops.shape(x)[1], dtype="int32")
+            length = ops.shape(x)[1]
+            # A traced length is no int. With positions given, T may be longer: several texts packed into a row.
+            if isinstance(length, int) and length > self.max_length:
+                raise ValueError(f"x: {length} positions; this layer learned {self.max_length} (max_length)")
+            positions = ops.arange(length, dtype="int32")
         return x + ops.cast(ops.take(self.table, positions, axis=0), x.dtype)
 
     def get_config(self) -> dict:

@@ -67,7 +67,7 @@ def load(path: str | Path, variables: Mapping[str, keras.Variable]) -> dict[str,
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path}: not a whole safetensors file: {error}") from None
     problems = mismatches(variables, arrays)

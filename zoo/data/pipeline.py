@@ -37,7 +37,7 @@ class BatchingConfig(Config):
     pack: bool = True
 
     def __post_init__(self):
-        for source, target in self.buckets:
+        for _, target in self.buckets:
             if self.batch_tokens < target:
                 raise ConfigError(f"batch_tokens: {self.batch_tokens} is less than one row of {target} target places")
 
@@ -60,9 +60,9 @@ class PairBatches:
         self.seed = seed
         lengths = np.array([(len(pair.source), len(pair.target)) for pair in pairs]).reshape(-1, 2) + 1
         self.lengths = lengths  # with the end token, or the start token
-        fits = (lengths[:, None, :] <= np.array(config.buckets)[None]).all(axis=-1)
-        self.bucket = np.where(fits.any(axis=1), fits.argmax(axis=1), -1)
-        self.too_long = int((self.bucket < 0).sum())
+        fits = np.all(lengths[:, None, :] <= np.array(config.buckets)[None], axis=-1)
+        self.bucket = np.where(np.any(fits, axis=1), np.argmax(fits, axis=1), -1)
+        self.too_long = int(np.count_nonzero(self.bucket < 0))
         if self.too_long == len(pairs):
             raise ValueError(f"buckets: none of {len(pairs)} pairs fits into {config.buckets[-1]} places")
 

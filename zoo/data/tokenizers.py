@@ -11,6 +11,9 @@ from zoo.files import replacing
 PAD, START, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 
 
+LARGEST_BY_DEFAULT = 8000
+
+
 class VocabularyError(ValueError):
     """Says how large a vocabulary the corpus allows."""
 
@@ -27,7 +30,7 @@ class Tokenizer:
         self._tokenizer.encode_special_tokens = True
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
+    def train(cls, texts: Iterable[str], vocabulary_size: int = 0) -> "Tokenizer":
         """Learns byte-pair encodings from texts.
 
         Words keep the space before them as a mark, punctuation stands alone, runs of white space become one space
@@ -35,13 +38,15 @@ class Tokenizer:
 
         Args:
             texts: The corpus.
-            vocabulary_size: How many tokens, the four special ones included.
+            vocabulary_size: How many tokens, the four special ones included; 0 is as many as the corpus allows, up
+                to LARGEST_BY_DEFAULT.
 
         Raises:
             VocabularyError: If the corpus does not allow that many tokens; it says how many it allows.
 
         Source: Sennrich et al. 2016.
         """
+        size = vocabulary_size or LARGEST_BY_DEFAULT
         tokenizer = tokenizers.Tokenizer(models.BPE(unk_token=UNKNOWN))
         tokenizer.normalizer = normalizers.Sequence(
             [normalizers.Nmt(), normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
@@ -51,9 +56,9 @@ class Tokenizer:
         )
         tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
         trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary_size,
+            vocab_size=size,
             special_tokens=[PAD, START, END, UNKNOWN],
-            limit_alphabet=max(1, min(1000, vocabulary_size // 4)),
+            limit_alphabet=max(1, min(1000, size // 4)),
             show_progress=False,
         )
         tokenizer.train_from_iterator(texts, trainer)
@@ -92,7 +97,7 @@ class Tokenizer:
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Returns the tokens behind ids, as text."""
-        return [self._tokenizer.id_to_token(int(i)) for i in ids]
+        return [self._tokenizer.id_to_token(int(i)) or UNKNOWN for i in ids]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Turns each text into token ids, without special tokens."""

@@ -77,8 +77,7 @@ def _say(fact: _Fact, language: str) -> str:
     if isinstance(fact, int):
         return _number(fact, language)
     if isinstance(fact, tuple):
-        a, b = fact
-        a, b, total = (_number(number, language) for number in (a, b, a + b))
+        a, b, total = (_number(number, language) for number in (*fact, sum(fact)))
         return _SUMS[language].format(a=a, b=b, total=total)
     # French counts the days of a month with cardinals, all but the first.
     day = "cardinal" if language == "fr" and fact.day > 1 else "ordinal"

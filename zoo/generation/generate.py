@@ -209,9 +209,9 @@ def _sample(model, source, limits, seeds, places: int, config: GenerationConfig)
     def go_on(length, tokens, scores, ended, *tensors):
         return ops.any(~ended)
 
-    def body(length, tokens, scores, ended, *tensors):
+    def body(length, tokens, scores, ended, *cached):
         newest = ops.take(tokens, length - 1, axis=1)[:, None]
-        logits, tensors = decoder.step(newest, length - 1, tensors)
+        logits, tensors = decoder.step(newest, length - 1, cached)
         logits = _constrain(logits, tokens, length, limits, config)
         if config.sample:
             logits = logits / config.temperature

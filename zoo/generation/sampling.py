@@ -60,7 +60,7 @@ def keep_top_k(logits: KerasTensor, k: int) -> KerasTensor:
 
 
 def keep_top_p(logits: KerasTensor, p: float) -> KerasTensor:
-    """Keeps each row's most likely tokens up to a total probability of p, at least one. Source: Holtzman et al. 2020."""
+    """Keeps each row's likeliest tokens up to a total probability of p, at least one. Source: Holtzman et al. 2020."""
     if p >= 1:
         return logits
     ranked = ops.flip(ops.sort(logits, axis=-1), axis=-1)

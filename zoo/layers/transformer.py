@@ -1,6 +1,7 @@
 """Encoder and decoder blocks of a transformer, and stacks of them."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 from keras import KerasTensor
@@ -47,7 +48,7 @@ class Block(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.sizes = {
+        self.sizes: dict[str, Any] = {
             "num_heads": num_heads,
             "feedforward_dim": feedforward_dim,
             "activation": activation,
@@ -268,7 +269,7 @@ class Decoder(Stack):
         cache: list[BlockCache] | None = None,
         training: bool | None = None,
     ) -> KerasTensor:
-        caches = cache or [None] * self.num_layers
+        caches: Sequence[BlockCache | None] = cache or [None] * self.num_layers
         for block, block_cache in zip(self.blocks, caches, strict=True):
             x = block(x, memory, self_mask, memory_mask, cache=block_cache, training=training)
         return x if self.final_norm is None else self.final_norm(x)

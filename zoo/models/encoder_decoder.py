@@ -34,7 +34,7 @@ class EncoderDecoderConfig(Config):
         attention_dropout, feedforward_dropout: Of attention weights, and of the feed-forward networks' hidden layer.
     """
 
-    vocabulary_size: int = 6000
+    vocabulary_size: int = 8000
     target_vocabulary_size: int | None = None
     width: int = 128
     num_heads: int = 4

@@ -1,4 +1,4 @@
-"""Presets: folders with a recipe, a vocabulary and trained weights, shipped with the zoo or made by `zoo train --out`."""
+"""Presets: folders with recipe, vocabulary and trained weights, shipped here or made by `zoo train --out`."""
 
 import json
 from pathlib import Path

@@ -2,14 +2,18 @@
 
 import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.config import ConfigError, nearest
 from zoo.presets import shipped
 
+if TYPE_CHECKING:
+    from zoo.tasks.task import Task
+
 TASKS = {"translation": "zoo.tasks.translation:Translation"}
 
 
-def task_class(name: str) -> type:
+def task_class(name: str) -> "type[Task]":
     """Imports the class of a task.
 
     Raises:

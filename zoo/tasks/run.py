@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.config import Config, ConfigError
+from zoo.config import ConfigError
 from zoo.files import replacing
 from zoo.presets import find, read_card
 from zoo.tasks import TASKS, check_recipe_name, task_class
-from zoo.tasks.task import Task
+from zoo.tasks.task import Task, TaskRecipe
 
 RECIPE = "recipe.json"
 
 
-def read_recipe(name: str, source: str | None = None, assignments: Sequence[str] = ()) -> Any:
+def read_recipe(name: str, source: str | None = None, assignments: Sequence[str] = ()) -> TaskRecipe:
     """Finds a recipe and changes fields of it.
 
     Args:
@@ -26,6 +26,7 @@ def read_recipe(name: str, source: str | None = None, assignments: Sequence[str]
         ConfigError: If there is no such recipe or field; it names the nearest.
     """
     check_recipe_name(name)
+    values: dict[str, Any]
     if name in TASKS:
         values = {"task": name}
     elif name.endswith(".json"):
@@ -50,7 +51,7 @@ def _read_json(name: str) -> dict[str, Any]:
 
 
 def open_run(
-    recipe: Config, examples: Sequence[Mapping[str, str]], out: Path | None = None, init: str | None = None
+    recipe: TaskRecipe, examples: Sequence[Mapping[str, str]], out: Path | None = None, init: str | None = None
 ) -> Task:
     """Makes the task that a run trains, or opens the run that `out` already holds.
 
@@ -65,7 +66,7 @@ def open_run(
     """
     task_type = task_class(recipe.task)
     recorded = None if out is None else out / RECIPE
-    if recorded is not None and recorded.exists():
+    if out is not None and recorded is not None and recorded.exists():
         earlier = task_type.recipe_class.from_json(recorded)
         if earlier != recipe:
             field = _first_difference(earlier.to_dict(), recipe.to_dict())
@@ -79,7 +80,7 @@ def open_run(
             field = _first_difference(task.recipe.model.to_dict(), recipe.model.to_dict(), "model.")
             raise ConfigError(f"--init {init}: its model has other sizes ({field}); train the recipe {init!r} itself")
         task.recipe = recipe
-    if recorded is not None:
+    if out is not None and recorded is not None:
         out.mkdir(parents=True, exist_ok=True)
         task.save_vocabulary(out)
         with replacing(recorded) as temporary:

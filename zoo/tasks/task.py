@@ -1,10 +1,11 @@
 """Task: the interface that every task implements, and the folder that a trained one lives in."""
 
 import abc
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import keras
 
@@ -12,11 +13,32 @@ from zoo.checkpoints import by_path, load, save
 from zoo.config import Config
 from zoo.files import replacing
 from zoo.presets import CARD, read_card
+from zoo.training import Position, TrainingConfig
 
 WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.safetensors"
 
 
-class Task(abc.ABC):
+@dataclasses.dataclass(frozen=True)
+class TaskRecipe(Config):
+    """What every task's recipe holds; each task adds its own fields.
+
+    Args:
+        task: The task's name.
+        source: The training data, a SOURCE.
+        model: The model's sizes.
+        training: How the model is trained.
+    """
+
+    task: str
+    source: str
+    model: Any
+    training: TrainingConfig
+
+
+Recipe = TypeVar("Recipe", bound=TaskRecipe)
+
+
+class Task(abc.ABC, Generic[Recipe]):
     """A model with everything around it that turns a user's input into a user's output.
 
     Args:
@@ -27,20 +49,20 @@ class Task(abc.ABC):
         model: The Keras model.
     """
 
-    recipe_class: ClassVar[type[Config]]
+    recipe_class: ClassVar[type[TaskRecipe]]
     model: keras.Model
 
-    def __init__(self, recipe: Config, card: Mapping[str, Any] | None = None):
+    def __init__(self, recipe: Recipe, card: Mapping[str, Any] | None = None):
         self.recipe = recipe
         self.card = dict(card or {})
 
     @classmethod
     @abc.abstractmethod
-    def from_examples(cls, recipe: Config, examples: Sequence[Mapping[str, str]]) -> Self:
+    def from_examples(cls, recipe: Recipe, examples: Sequence[Mapping[str, str]]) -> Self:
         """Makes an untrained task: learns its vocabulary from training examples and builds its model."""
 
     @abc.abstractmethod
-    def __call__(self, inputs: str | Sequence[str]) -> Any:
+    def __call__(self, inputs: str | Sequence[str], **settings: Any) -> Any:
         """Turns inputs into outputs: one for a single text, a list for a list."""
 
     @abc.abstractmethod
@@ -48,12 +70,31 @@ class Task(abc.ABC):
         """Tells whether an input can be worked on; raises ValueError where it cannot."""
 
     @abc.abstractmethod
-    def evaluate(self, examples: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    def evaluate(self, examples: Sequence[Mapping[str, str]], **settings: Any) -> dict[str, Any]:
         """Scores the task on labelled examples."""
 
     @abc.abstractmethod
-    def fit(self, train: Sequence[Mapping[str, str]], dev: Sequence[Mapping[str, str]], **options: Any) -> Any:
-        """Trains the model on labelled examples."""
+    def fit(
+        self,
+        train: Sequence[Mapping[str, str]],
+        dev: Sequence[Mapping[str, str]],
+        *,
+        out: str | Path | None = None,
+        logdir: str | Path | None = None,
+        training: TrainingConfig | None = None,
+    ) -> Position:
+        """Trains on examples; the model ends with the weights that did best on the dev examples.
+
+        Args:
+            train: Labelled examples.
+            dev: The same, for choosing the best weights.
+            out: Folder for checkpoints and the best weights; a run that was stopped goes on from there.
+            logdir: Folder for TensorBoard.
+            training: Settings other than the recipe's.
+
+        Returns:
+            Where the run ended.
+        """
 
     @abc.abstractmethod
     def save_vocabulary(self, folder: Path) -> None:
@@ -61,7 +102,7 @@ class Task(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def from_vocabulary(cls, recipe: Config, folder: Path, card: Mapping[str, Any]) -> Self:
+    def from_vocabulary(cls, recipe: Recipe, folder: Path, card: Mapping[str, Any]) -> Self:
         """Makes a task with untrained weights from what save_vocabulary wrote."""
 
     def save(self, folder: str | Path, dtype: str | None = None) -> None:
@@ -84,6 +125,6 @@ class Task(abc.ABC):
         """Reads a folder that save() wrote."""
         folder = Path(folder)
         card = read_card(folder)
-        task = cls.from_vocabulary(cls.recipe_class.from_dict(card.pop("recipe")), folder, card)
+        task = cls.from_vocabulary(cast(Recipe, cls.recipe_class.from_dict(card.pop("recipe"))), folder, card)
         load(folder / WEIGHTS, by_path(task.model.weights))
         return task

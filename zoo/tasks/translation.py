@@ -9,7 +9,6 @@ import keras
 import numpy as np
 
 from zoo.attention import capture
-from zoo.config import Config
 from zoo.data.pipeline import BatchingConfig, Pair, PairBatches
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig, Generator
@@ -17,20 +16,21 @@ from zoo.generation.compile import compiled
 from zoo.metrics.translation import translation_scores
 from zoo.models.encoder_decoder import EncoderDecoderConfig, encoder_decoder
 from zoo.pictures.attention import AttentionMaps
-from zoo.tasks.task import CHECKPOINT, Task
-from zoo.training import Run, TrainingConfig, cross_entropy, token_mean
+from zoo.tasks.task import CHECKPOINT, Task, TaskRecipe
+from zoo.training import Position, Run, TrainingConfig, cross_entropy, token_mean
 
 START, END = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
-class TranslationRecipe(Config):
+class TranslationRecipe(TaskRecipe):
     """Everything that makes a translator.
 
     Args:
         task: "translation".
         source: The training data, a SOURCE.
-        model: The model's sizes. Where target_vocabulary_size is None, both languages share one vocabulary.
+        model: The model's sizes. A vocabulary_size of 0 is as many tokens as the corpus allows, up to 8,000; where
+            target_vocabulary_size is None, both languages share one vocabulary.
         batching: How pairs are laid out in batches.
         training: How the model is trained.
         generation: How translations are found.
@@ -38,13 +38,13 @@ class TranslationRecipe(Config):
 
     task: Literal["translation"] = "translation"
     source: str = "toy:numbers/en-de"
-    model: EncoderDecoderConfig = EncoderDecoderConfig()
+    model: EncoderDecoderConfig = EncoderDecoderConfig(vocabulary_size=0)
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig = TrainingConfig()
     generation: GenerationConfig = GenerationConfig()
 
 
-class Translation(Task):
+class Translation(Task[TranslationRecipe]):
     """Translates texts.
 
         translator = zoo.load("translation-multi30k-en-de")
@@ -58,7 +58,6 @@ class Translation(Task):
     """
 
     recipe_class = TranslationRecipe
-    recipe: TranslationRecipe
 
     def __init__(
         self,
@@ -67,6 +66,13 @@ class Translation(Task):
         target_tokenizer: Tokenizer,
         card: Mapping[str, Any] | None = None,
     ):
+        separate = recipe.model.target_vocabulary_size is not None
+        model = dataclasses.replace(
+            recipe.model,
+            vocabulary_size=source_tokenizer.vocabulary_size,
+            target_vocabulary_size=target_tokenizer.vocabulary_size if separate else None,
+        )
+        recipe = dataclasses.replace(recipe, model=model)
         super().__init__(recipe, card)
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
@@ -209,19 +215,7 @@ class Translation(Task):
         out: str | Path | None = None,
         logdir: str | Path | None = None,
         training: TrainingConfig | None = None,
-    ) -> Any:
-        """Trains on pairs; the model ends with the weights that did best on the dev pairs.
-
-        Args:
-            train: Mappings with "source" and "target".
-            dev: The same, for choosing the best weights.
-            out: Folder for checkpoints and the best weights; a run that was stopped goes on from there.
-            logdir: Folder for TensorBoard.
-            training: Settings other than the recipe's.
-
-        Returns:
-            Where the run ended: see zoo.training.loop.Position.
-        """
+    ) -> Position:
         config = training or self.recipe.training
         best: list[np.ndarray] = []
 

@@ -1,7 +1,7 @@
 """Training: losses, schedules, one compiled step, and the loop around it."""
 
 from zoo.training.config import TrainingConfig
-from zoo.training.loop import Run, TrainingError
+from zoo.training.loop import Position, Run, TrainingError
 from zoo.training.losses import cross_entropy, token_mean
 from zoo.training.optimizers import OptimizerConfig, make_optimizer
 from zoo.training.step import MovingAverage, make_train_step
@@ -9,6 +9,7 @@ from zoo.training.step import MovingAverage, make_train_step
 __all__ = [
     "MovingAverage",
     "OptimizerConfig",
+    "Position",
     "Run",
     "TrainingConfig",
     "TrainingError",

@@ -93,7 +93,7 @@ class Run:
             KeyboardInterrupt: If the run was interrupted, after a checkpoint was taken.
         """
         if self.checkpoint is not None and self.checkpoint.exists():
-            self.restore()
+            self.restore(self.checkpoint)
         report = Report(self.config.steps, self.position.step, self.logdir)
         position, config = self.position, self.config
         window = _Window(position.step)
@@ -111,10 +111,12 @@ class Run:
                         report.scalars("train", position.step, window.close())
                     if position.step % config.evaluate_every == 0 or position.step == config.steps:
                         window.check()
-                        self._evaluate(report)
+                        with window.paused():
+                            self._evaluate(report)
                     if interrupted() or position.step % config.save_every == 0 or position.step == config.steps:
                         window.check()
-                        self.save()
+                        with window.paused():
+                            self.save()
                     if interrupted():
                         report.say(f"interrupted at step {position.step}; the same command goes on from there")
                         raise KeyboardInterrupt
@@ -163,14 +165,14 @@ class Run:
         if self.checkpoint is not None:
             save(self.checkpoint, self._state, position=json.dumps(dataclasses.asdict(self.position)))
 
-    def restore(self) -> None:
-        """Goes back to the last checkpoint.
+    def restore(self, checkpoint: Path) -> None:
+        """Goes back to where a checkpoint was taken.
 
         Raises:
             TrainingError: If it belongs to another model or optimizer.
         """
         try:
-            metadata = load(self.checkpoint, self._state)
+            metadata = load(checkpoint, self._state)
         except CheckpointError as error:
             raise TrainingError(f"cannot go on with this run: {error}") from None
         vars(self.position).update(json.loads(metadata["position"]))
@@ -202,15 +204,23 @@ class _Window:
         self.metrics.append(metrics)
 
     def check(self) -> None:
-        """Raises where a loss is not a number."""
+        """Raises where a loss or a gradient is not a number."""
         for metrics in self.metrics[self.checked :]:
             self.last_checked += 1
-            if not math.isfinite(float(metrics["loss"])):
-                raise TrainingError(
-                    f"the loss is {float(metrics['loss'])} at step {self.last_checked}; the checkpoint before it is kept; "
-                    "a lower training.optimizer.learning_rate or clip_norm may help"
-                )
+            for name in ("loss", "gradient_norm"):
+                if not math.isfinite(float(metrics[name])):
+                    raise TrainingError(
+                        f"{name} is {float(metrics[name])} at step {self.last_checked}; the last good checkpoint is "
+                        "kept; a lower training.optimizer.learning_rate or clip_norm may help"
+                    )
         self.checked = len(self.metrics)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keeps the block's time out of the window."""
+        began = time.perf_counter()
+        yield
+        self.began += time.perf_counter() - began
 
     def close(self) -> dict[str, float]:
         """Sums the window up and begins the next."""

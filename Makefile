@@ -1,0 +1,52 @@
+# Every target makes the virtual environment it needs, so each works on a fresh machine with python3 and make.
+VENV := .venv
+PEERS := .venv-peers
+PYTHON := $(VENV)/bin/python
+PIP := -m pip install --quiet --disable-pip-version-check
+# Tests that need no TensorFlow-only feature run a second time on the JAX backend.
+BOTH_BACKENDS := tests/attention tests/layers tests/models
+
+.PHONY: demo test lint bench docs clean
+
+demo: $(VENV)/.zoo  ## runs every shipped preset on real input, with attention pictures in demo/
+	$(VENV)/bin/zoo demo --out demo
+
+test: $(VENV)/.zoo-test  ## runs the tests, on TensorFlow and where it applies on JAX
+	$(PYTHON) -m pytest -q
+	KERAS_BACKEND=jax $(PYTHON) -m pytest -q $(BOTH_BACKENDS)
+
+lint: $(VENV)/.zoo-test  ## checks style, types and that imports go down only
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.zoo $(PEERS)/.peers  ## measures the zoo against its peers, in one run each
+	$(PEERS)/bin/python benchmarks/training_step.py
+	$(PYTHON) benchmarks/generation.py --peers $(PEERS)/bin/python
+
+docs: $(VENV)/.zoo-docs  ## builds the documentation into docs/_build/html
+	$(PYTHON) -m sphinx -W --keep-going -q docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) $(PEERS) demo docs/_build build *.egg-info
+
+$(VENV)/bin/python:
+	python3 -m venv $(VENV)
+
+$(VENV)/.zoo: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(PYTHON) $(PIP) -e .
+	touch $@
+
+$(VENV)/.zoo-test: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(PYTHON) $(PIP) -e ".[test]"
+	touch $@ $(VENV)/.zoo
+
+$(VENV)/.zoo-docs: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(PYTHON) $(PIP) -e ".[docs]"
+	touch $@ $(VENV)/.zoo
+
+$(PEERS)/.peers: benchmarks/requirements-peers.txt
+	python3 -m venv $(PEERS)
+	$(PEERS)/bin/python $(PIP) -r $<
+	touch $@
