@@ -9,7 +9,7 @@ full rows. All sides run in this one process and take turns (see alternation.py)
     keras-hub               TransformerEncoder and TransformerDecoder; compile(jit_compile=True) and train_on_batch
     torch                   nn.Transformer, eager, for reference; dropout also in the feed-forward networks
 
-With --dropout 0 all sides compute the same function, and the second one is left out.
+With --dropout 0 all sides do the same work, and the second one is left out.
 
     .venv-peers/bin/python benchmarks/training_step.py [--dropout 0] [--json FILE]
 """

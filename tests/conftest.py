@@ -69,7 +69,8 @@ def scramble():
         rng = np.random.default_rng(seed)
         for weight in layer.weights:
             if "seed" not in weight.path:
-                weight.assign(rng.normal(0, scale, weight.shape).astype("float32"))
+                mean = 1 if weight.path.endswith("gamma") else 0
+                weight.assign(rng.normal(mean, scale, weight.shape).astype("float32"))
         return layer
 
     return fill

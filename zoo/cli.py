@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from zoo.config import ConfigError, nearest
 
@@ -67,8 +67,15 @@ def _load(name: str) -> Any:
     return zoo.load(name)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, as for every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="zoo", description="Prebuilt Keras models for text and images.")
+    parser = _Parser(prog="zoo", description="Prebuilt Keras models for text and images.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(function, name: str, text: str) -> argparse.ArgumentParser:
@@ -175,7 +182,7 @@ def demo(options: argparse.Namespace) -> None:
     from zoo.presets import shipped
 
     if not shipped():
-        raise ConfigError("demo: no preset is shipped with this checkout; make one with `zoo train ... --out DIR`")
+        print("no preset is shipped with this checkout; `zoo train translation --out DIR` makes one")
     for name in shipped():
         task = _load(name)
         inputs = task.card["demo"]

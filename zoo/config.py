@@ -37,6 +37,8 @@ class Config:
         Raises:
             ConfigError: For an unknown key, which names the nearest, or a value of the wrong type.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{cls.__name__}: {values!r}; it takes an object with the fields of {cls.__name__}")
         hints = typing.get_type_hints(cls)
         for key in values:
             if key not in hints:

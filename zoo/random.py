@@ -18,7 +18,8 @@ def random_bits(seed: KerasTensor, size: int | KerasTensor) -> KerasTensor:
         uint32 (..., size).
 
     Source: the multiply-xorshift finaliser with Wellons' 2018 low-bias constants (github.com/skeeto/hash-prospector);
-        a second key enters between its two rounds, so that two keys never give permutations of one sequence.
+        a second key enters between its two rounds, so that the sequences of two keys share next to no words. It is
+        not added: after one multiplication two sequences may be one, shifted, and a sum would leave them so.
     """
     seed = ops.cast(seed, "uint32")[..., None]
     first = _mix(seed[..., 0, :] ^ _mix(seed[..., 1, :]))
@@ -34,6 +35,6 @@ def word(value: int) -> KerasTensor:
 def _mix(words: KerasTensor, key: KerasTensor | None = None) -> KerasTensor:
     words = (words ^ ops.right_shift(words, word(16))) * word(0x7FEB352D)
     if key is not None:
-        words = words + key
+        words = words ^ key
     words = (words ^ ops.right_shift(words, word(15))) * word(0x846CA68B)
     return words ^ ops.right_shift(words, word(16))

@@ -8,6 +8,9 @@ from keras import backend, ops
 
 from zoo.attention import attend, capture
 
+# Keras finds a softmax over a single key strange.
+pytestmark = pytest.mark.filterwarnings("ignore:You are using a softmax")
+
 
 def by_hand(query, key, value, bias=None, mask=None):
     """Attends one query at a time, in float64."""

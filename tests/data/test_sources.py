@@ -382,7 +382,7 @@ def test_dev_is_a_source_or_a_file_in_the_same_format(prepared, tmp_path):
 def test_a_missing_or_empty_dev_set_is_an_error(tmp_path, message, monkeypatch):
     source = f"tsv:{write(tmp_path / 'pairs.tsv', as_tsv(PAIRS[:1]))}"
     assert message(load_train_and_dev, source) == (
-        "tsv:pairs.tsv: 1 example, too few to hold one out; name development data (dev)"
+        "1 training example: too few to hold one out; name development data (dev)"
     )
     assert message(load_train_and_dev, source, dev=tmp_path / "nope.tsv") == "nope.tsv: no such file"
     assert message(load_train_and_dev, source, dev=write(tmp_path / "dev.tsv", "")) == "dev.tsv: the file is empty"

@@ -39,15 +39,22 @@ def save(
         variables: What to save, by the name it gets in the file.
         dtype: Floating-point variables are cast to it; each keeps its own where None.
         metadata: Short texts that are stored in the file's header.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written to; an older file stays as it was.
     """
     arrays = {}
     for name, variable in variables.items():
         array = keras.ops.convert_to_numpy(variable)
-        if dtype is not None and np.issubdtype(array.dtype, np.floating):
+        if dtype is not None and keras.backend.is_float_dtype(variable.dtype):
             array = array.astype(dtype)
-        arrays[name] = np.ascontiguousarray(array)
+        # np.ascontiguousarray would turn a scalar into a vector.
+        arrays[name] = np.asarray(array, order="C")
     with replacing(path) as temporary:
-        safetensors.numpy.save_file(arrays, temporary, metadata=metadata or None)
+        try:
+            safetensors.numpy.save_file(arrays, temporary, metadata=metadata or None)
+        except safetensors.SafetensorError as error:  # how the library reports a full disk
+            raise OSError(f"{path}: cannot be written: {error}; what was there before is kept") from None
 
 
 def load(path: str | Path, variables: Mapping[str, keras.Variable]) -> dict[str, str]:

@@ -16,10 +16,10 @@ import random
 import re
 import sys
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.config import nearest
 from zoo.data.files import SourceError, read_jsonl, read_tsv
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 BUILDERS = {"multi30k": "zoo.data.builders.multi30k.multi30k_dataset_builder"}
+
+Example = TypeVar("Example", bound=Mapping[str, str])
 
 _FILES = {"tsv": read_tsv, "jsonl": read_jsonl}
 _PREFIXES = (*_FILES, "tfds", "toy")
@@ -103,11 +105,35 @@ def load_train_and_dev(
     elif "validation" in opened.splits and "validation" not in train_split:
         dev_examples = opened.read("validation")
     else:
-        train, dev_examples = _hold_out(source, train, holdout, seed)
+        train, dev_examples = hold_out(train, holdout, seed)
     for where, name, examples in ((source, "training", train), (dev or source, "development", dev_examples)):
         if not examples:
             raise SourceError(f"{where}: no {name} examples; name a source that has some")
     return train, dev_examples
+
+
+def hold_out(examples: Sequence[Example], share: float = 0.05, seed: int = 0) -> tuple[list[Example], list[Example]]:
+    """Sets a share of examples aside for development.
+
+    Args:
+        examples: At least two.
+        share: The share that is held out, at least one example.
+        seed: Chooses which.
+
+    Returns:
+        The rest, and the examples held out, each in the given order.
+
+    Raises:
+        SourceError: If there are fewer than two examples, or the share is not between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise SourceError(f"holdout {share}: it takes a share between 0 and 1, for example 0.05")
+    if len(examples) < 2:
+        raise SourceError(f"{len(examples)} training example: too few to hold one out; name development data (dev)")
+    count = min(max(1, round(share * len(examples))), len(examples) - 1)
+    held_out = set(random.Random(seed).sample(range(len(examples)), count))
+    rest = [example for i, example in enumerate(examples) if i not in held_out]
+    return rest, [examples[i] for i in sorted(held_out)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,19 +205,6 @@ def _dev_source(source: str, dev: str) -> str:
     if kind not in _FILES:
         raise SourceError(f"dev {dev!r}: {source} is no file that would tell its format; write tsv:FILE or jsonl:FILE")
     return f"{kind}:{dev}"
-
-
-def _hold_out(
-    source: str, examples: list[dict[str, str]], share: float, seed: int
-) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    if not 0 < share < 1:
-        raise SourceError(f"holdout {share}: it takes a share between 0 and 1, for example 0.05")
-    if len(examples) < 2:
-        raise SourceError(f"{source}: {len(examples)} example, too few to hold one out; name development data (dev)")
-    count = min(max(1, round(share * len(examples))), len(examples) - 1)
-    held_out = set(random.Random(seed).sample(range(len(examples)), count))
-    train = [example for i, example in enumerate(examples) if i not in held_out]
-    return train, [examples[i] for i in sorted(held_out)]
 
 
 # === TFDS builders ===

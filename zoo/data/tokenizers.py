@@ -1,5 +1,6 @@
 """Subword tokenizers, trained and run by the `tokenizers` library."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,10 +9,14 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 
 from zoo.files import replacing
 
-PAD, START, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
-
-
+SPECIAL = [PAD, START, END, UNKNOWN] = ["<pad>", "<s>", "</s>", "<unk>"]
+# The special tokens and one character.
+SMALLEST = 5
 LARGEST_BY_DEFAULT = 8000
+# Control characters that are no white space.
+CONTROL = r"(?!\s)\p{Cc}"
+# Stands for a space, at the beginning of words.
+SPACE = "▁"
 
 
 class VocabularyError(ValueError):
@@ -19,7 +24,7 @@ class VocabularyError(ValueError):
 
 
 class Tokenizer:
-    """Turns text into token ids and back; a text never yields a special token, whatever it says.
+    """Turns text into token ids and back; a text never yields <pad>, <s> or </s>, whatever it says.
 
     Args:
         tokenizer: A tokenizer of the `tokenizers` library that knows the special tokens <pad> <s> </s> <unk>.
@@ -46,29 +51,52 @@ class Tokenizer:
 
         Source: Sennrich et al. 2016.
         """
+        if vocabulary_size and vocabulary_size < SMALLEST:
+            raise VocabularyError(f"vocabulary_size: {vocabulary_size} tokens asked; it is at least {SMALLEST}, or 0")
+        texts = list(texts)
         size = vocabulary_size or LARGEST_BY_DEFAULT
+        # A quarter of the vocabulary is enough for characters, except where the corpus has too little to merge.
+        for alphabet in (size // 4, size - len(SPECIAL)):
+            tokenizer = cls._learn(texts, size, min(alphabet, 1000))
+            learned = tokenizer.get_vocab_size()
+            if learned >= vocabulary_size:
+                return cls(tokenizer)
+        raise VocabularyError(
+            f"vocabulary_size: {vocabulary_size} tokens asked, the corpus allows {learned}; "
+            f"ask for {learned} or fewer, or give more text"
+        )
+
+    @staticmethod
+    def _learn(texts: Sequence[str], size: int, alphabet: int) -> tokenizers.Tokenizer:
+        """Learns up to `size` tokens, of which up to `alphabet` single characters."""
         tokenizer = tokenizers.Tokenizer(models.BPE(unk_token=UNKNOWN))
         tokenizer.normalizer = normalizers.Sequence(
-            [normalizers.Nmt(), normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+            [
+                normalizers.Nmt(),
+                normalizers.NFC(),
+                normalizers.Replace(Regex(CONTROL), ""),
+                normalizers.Replace(Regex(r"\s+"), " "),
+                normalizers.Strip(),
+            ]
         )
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Metaspace(prepend_scheme="always"), pre_tokenizers.Punctuation("isolated")]
         )
         tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+        # The trainer's own cut through equally frequent characters falls otherwise in every run.
+        counts = Counter(SPACE)
+        for text in texts:
+            counts.update(tokenizer.normalizer.normalize_str(text).replace(" ", SPACE))
+        characters = sorted(counts, key=lambda character: (-counts[character], character))[: max(1, alphabet)]
         trainer = trainers.BpeTrainer(
             vocab_size=size,
-            special_tokens=[PAD, START, END, UNKNOWN],
-            limit_alphabet=max(1, min(1000, size // 4)),
+            special_tokens=SPECIAL,
+            initial_alphabet=characters,
+            limit_alphabet=len(characters),
             show_progress=False,
         )
         tokenizer.train_from_iterator(texts, trainer)
-        learned = tokenizer.get_vocab_size()
-        if learned < vocabulary_size:
-            raise VocabularyError(
-                f"vocabulary_size: {vocabulary_size} tokens asked, the corpus allows {learned}; "
-                f"ask for {learned} or fewer, or give more text"
-            )
-        return cls(tokenizer)
+        return tokenizer
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":

@@ -61,6 +61,11 @@ class GenerationConfig(Config):
             raise ConfigError(f"beams: {self.beams} with sample=true; sampling takes beams=1")
         if self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise ConfigError(f"temperature, top_p: {self.temperature}, {self.top_p}; above 0, and top_p at most 1")
+        for name in ("min_length", "no_repeat_ngram", "top_k", "seed"):
+            if not 0 <= getattr(self, name) < 2**31:
+                raise ConfigError(f"{name}: {getattr(self, name)}; it lies from 0 up to, not including, 2**31")
+        if self.max_length is not None and self.max_length < 1:
+            raise ConfigError(f"max_length: {self.max_length}; it is at least 1, for the end token")
 
 
 class Hypothesis(NamedTuple):

@@ -13,8 +13,7 @@ class Segments(keras.layers.Layer):
     Args:
         start: Token that begins each text, or
         end: token that ends each text; one of the two.
-        pad: Token that fills the rest of a row; its segment is 0. Not needed with `start`, since padding behind
-            the last text hides itself from a causal model.
+        pad: Token that fills the rest of a row; its segment is 0, and so are its places.
 
     Call args:
         ids: Integer token ids, (B, T).
@@ -44,7 +43,9 @@ class Segments(keras.layers.Layer):
             segments = ops.where(ops.equal(ids, self.pad), 0, segments)
         same = ops.equal(segments[:, :, None], segments[:, None, :])
         up_to_here = same & masks.causal(ops.shape(ids)[1])[0]
-        return segments, ops.sum(ops.cast(up_to_here, "int32"), axis=-1) - 1
+        places = ops.sum(ops.cast(up_to_here, "int32"), axis=-1) - 1
+        # Padding may be longer than any text: counted on, it would leave the range of learned positions.
+        return segments, ops.where(segments > 0, places, 0)
 
     def compute_output_spec(self, ids):
         return keras.KerasTensor(ids.shape, "int32"), keras.KerasTensor(ids.shape, "int32")

@@ -135,7 +135,7 @@ class DecoderBlock(Block):
         x: (B, T, D).
         memory: (B, S, any width); with a cache, which holds its projections, it is not looked at.
         self_mask: Boolean, broadcastable to (B, N, T, T), or over the places of the cache.
-        memory_mask: Boolean, broadcastable to (B, N, T, S).
+        cross_mask: Boolean, broadcastable to (B, N, T, S). Not `memory_mask`: Keras would fill that in.
         cache: This block's BlockCache, updated in place while tracing.
 
     Returns:
@@ -159,7 +159,7 @@ class DecoderBlock(Block):
         x: KerasTensor,
         memory: KerasTensor | None = None,
         self_mask: KerasTensor | None = None,
-        memory_mask: KerasTensor | None = None,
+        cross_mask: KerasTensor | None = None,
         *,
         cache: BlockCache | None = None,
         training: bool | None = None,
@@ -170,7 +170,7 @@ class DecoderBlock(Block):
             return self.self_attention(x, attention_mask=self_mask, cache=self_cache, training=training)
 
         def attend_to_memory(x):
-            return self.cross_attention(x, memory, memory_mask, cache=cross_cache, training=training)
+            return self.cross_attention(x, memory, cross_mask, cache=cross_cache, training=training)
 
         def feed_forward(x):
             return self.feedforward(x, training=training)
@@ -247,7 +247,7 @@ class Decoder(Stack):
 
     Call args:
         x: (B, T, D).
-        memory, self_mask, memory_mask: As in DecoderBlock.
+        memory, self_mask, cross_mask: As in DecoderBlock.
         cache: One BlockCache a block, as make_cache() gives them.
 
     Returns:
@@ -264,14 +264,14 @@ class Decoder(Stack):
         x: KerasTensor,
         memory: KerasTensor | None = None,
         self_mask: KerasTensor | None = None,
-        memory_mask: KerasTensor | None = None,
+        cross_mask: KerasTensor | None = None,
         *,
         cache: list[BlockCache] | None = None,
         training: bool | None = None,
     ) -> KerasTensor:
         caches: Sequence[BlockCache | None] = cache or [None] * self.num_layers
         for block, block_cache in zip(self.blocks, caches, strict=True):
-            x = block(x, memory, self_mask, memory_mask, cache=block_cache, training=training)
+            x = block(x, memory, self_mask, cross_mask, cache=block_cache, training=training)
         return x if self.final_norm is None else self.final_norm(x)
 
     def make_cache(self, memory: KerasTensor, batch: int, max_length: int) -> list[BlockCache]:

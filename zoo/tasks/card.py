@@ -38,7 +38,8 @@ def publish(run: Path, folder: Path) -> dict[str, Any]:
     with safetensors.safe_open(run / CHECKPOINT, framework="numpy") as file:
         position = json.loads(file.metadata()["position"])
 
-    scores, samples = [], []
+    scores: list[dict[str, Any]] = []
+    samples: list[dict[str, str]] = []
     for split in written["splits"]:
         examples = zoo.data.load(task.recipe.source, split)
         for search in ({"beams": 1}, {}):

@@ -77,8 +77,9 @@ class Task(abc.ABC, Generic[Recipe]):
     def fit(
         self,
         train: Sequence[Mapping[str, str]],
-        dev: Sequence[Mapping[str, str]],
+        dev: Sequence[Mapping[str, str]] | None = None,
         *,
+        epochs: int | None = None,
         out: str | Path | None = None,
         logdir: str | Path | None = None,
         training: TrainingConfig | None = None,
@@ -87,7 +88,8 @@ class Task(abc.ABC, Generic[Recipe]):
 
         Args:
             train: Labelled examples.
-            dev: The same, for choosing the best weights.
+            dev: The same, for choosing the best weights; where None, a share of `train` is held out.
+            epochs: Passes over the training examples, each followed by an evaluation; the settings' steps where None.
             out: Folder for checkpoints and the best weights; a run that was stopped goes on from there.
             logdir: Folder for TensorBoard.
             training: Settings other than the recipe's.

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 
 from zoo.attention import capture
+from zoo.checkpoints import by_path, load
+from zoo.data import hold_out
 from zoo.data.pipeline import BatchingConfig, Pair, PairBatches
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig, Generator
@@ -16,7 +18,7 @@ from zoo.generation.compile import compiled
 from zoo.metrics.translation import translation_scores
 from zoo.models.encoder_decoder import EncoderDecoderConfig, encoder_decoder
 from zoo.pictures.attention import AttentionMaps
-from zoo.tasks.task import CHECKPOINT, Task, TaskRecipe
+from zoo.tasks.task import CHECKPOINT, WEIGHTS, Task, TaskRecipe
 from zoo.training import Position, Run, TrainingConfig, cross_entropy, token_mean
 
 START, END = 1, 2
@@ -210,13 +212,19 @@ class Translation(Task[TranslationRecipe]):
     def fit(
         self,
         train: Sequence[Mapping[str, str]],
-        dev: Sequence[Mapping[str, str]],
+        dev: Sequence[Mapping[str, str]] | None = None,
         *,
+        epochs: int | None = None,
         out: str | Path | None = None,
         logdir: str | Path | None = None,
         training: TrainingConfig | None = None,
     ) -> Position:
         config = training or self.recipe.training
+        if dev is None:
+            train, dev = hold_out(train, seed=config.seed)
+        batches = PairBatches(self._pairs(train), self.recipe.batching, config.seed)
+        if epochs is not None:
+            config = config.for_epochs(epochs, len(batches.plan(0)))
         best: list[np.ndarray] = []
 
         def keep_best():
@@ -227,7 +235,7 @@ class Translation(Task[TranslationRecipe]):
         run = Run(
             self.model,
             self.loss,
-            PairBatches(self._pairs(train), self.recipe.batching, config.seed),
+            batches,
             config,
             evaluate=lambda: {k: v for k, v in self.evaluate(dev, beams=1, n_best=1).items() if k != "signatures"},
             keep_best=keep_best,
@@ -238,6 +246,8 @@ class Translation(Task[TranslationRecipe]):
         if best:
             for weight, value in zip(self.model.weights, best, strict=True):
                 weight.assign(value)
+        elif out is not None and position.best is not None:  # the best were found before this run was gone on with
+            load(Path(out) / WEIGHTS, by_path(self.model.weights))
         return position
 
     # === Folders ===

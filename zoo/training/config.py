@@ -42,3 +42,15 @@ class TrainingConfig(Config):
                 raise ConfigError(f"{name}: {getattr(self, name)}; it is at least 1")
         if not 0 <= self.average_decay < 1:
             raise ConfigError(f"average_decay: {self.average_decay}; it lies from 0 up to, not including, 1")
+
+    def for_epochs(self, epochs: int, batches: int) -> "TrainingConfig":
+        """Returns settings for a number of passes over `batches` batches, each followed by an evaluation.
+
+        The warm-up takes at most a tenth of the run.
+        """
+        if epochs < 1:
+            raise ConfigError(f"epochs: {epochs}; it is at least 1")
+        steps = epochs * batches
+        warmup_steps = min(self.optimizer.warmup_steps, max(1, steps // 10))
+        optimizer = dataclasses.replace(self.optimizer, warmup_steps=warmup_steps)
+        return dataclasses.replace(self, steps=steps, evaluate_every=batches, optimizer=optimizer)

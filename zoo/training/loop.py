@@ -95,32 +95,34 @@ class Run:
         if self.checkpoint is not None and self.checkpoint.exists():
             self.restore(self.checkpoint)
         report = Report(self.config.steps, self.position.step, self.logdir)
+        if self.position.step:
+            report.say(f"goes on from step {self.position.step}")
         position, config = self.position, self.config
         window = _Window(position.step)
         try:
             with _interruptions() as interrupted:
                 for batch in self._remaining_batches():
-                    if position.step >= config.steps:
+                    if position.step >= config.steps or self._out_of_patience:
                         break
                     began = time.perf_counter()
                     window.add(self.step(batch))
                     position.step += 1
                     position.batch += 1
                     position.seconds += time.perf_counter() - began
-                    if position.step % config.log_every == 0 or position.step == config.steps:
+                    if self._due(config.log_every):
                         report.scalars("train", position.step, window.close())
-                    if position.step % config.evaluate_every == 0 or position.step == config.steps:
+                    if self._due(config.evaluate_every):
                         window.check()
                         with window.paused():
                             self._evaluate(report)
-                    if interrupted() or position.step % config.save_every == 0 or position.step == config.steps:
+                    if interrupted() or self._due(config.save_every):
                         window.check()
                         with window.paused():
                             self.save()
                     if interrupted():
                         report.say(f"interrupted at step {position.step}; the same command goes on from there")
                         raise KeyboardInterrupt
-                    if config.patience and position.worse >= config.patience:
+                    if self._out_of_patience:
                         report.say(
                             f"stopped at step {position.step}: {config.patience} evaluations without a better one"
                         )
@@ -129,6 +131,13 @@ class Run:
         finally:
             report.close()
         return position
+
+    def _due(self, every: int) -> bool:
+        return self.position.step % every == 0 or self.position.step == self.config.steps
+
+    @property
+    def _out_of_patience(self) -> bool:
+        return 0 < self.config.patience <= self.position.worse
 
     def _remaining_batches(self) -> Iterator[dict]:
         for epoch in itertools.count(self.position.epoch):

@@ -17,9 +17,13 @@ def cross_entropy(logits: KerasTensor, labels: KerasTensor, smoothing: float = 0
     Source: Szegedy et al. 2016, section 7.
     """
     logits = ops.cast(logits, "float32")
-    gold = ops.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    loss = ops.logsumexp(logits, axis=-1) - (1 - smoothing) * gold
-    return loss - smoothing * ops.mean(logits, axis=-1) if smoothing else loss
+    vocabulary = logits.shape[-1]
+    # A comparison, not a gather: its gradient fuses, where a gather's fills and scatters a tensor of logits' size.
+    is_label = ops.equal(ops.arange(vocabulary, dtype=labels.dtype), labels[..., None])
+    spread = smoothing / vocabulary
+    return ops.logsumexp(logits, axis=-1) - ops.sum(
+        ops.where(is_label, 1 - smoothing + spread, spread) * logits, axis=-1
+    )
 
 
 def token_mean(losses: KerasTensor, labels: KerasTensor, pad: int = 0) -> tuple[KerasTensor, KerasTensor]:

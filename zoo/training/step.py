@@ -65,7 +65,12 @@ def make_train_step(
 
     Returns:
         A function from a batch to scalars: "loss", "learning_rate", "gradient_norm" and whatever `loss` adds.
+
+    Raises:
+        RuntimeError: On another backend than TensorFlow.
     """
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(f"backend {keras.backend.backend()!r}: training runs on tensorflow; set KERAS_BACKEND")
     variables = model.trainable_variables
     optimizer.build(variables)
 
@@ -82,4 +87,5 @@ def make_train_step(
             average.update(optimizer.iterations)
         return {"loss": value, "learning_rate": learning_rate, "gradient_norm": norm, **metrics}
 
-    return tf.function(step, jit_compile=jit, reduce_retracing=True)
+    # One trace for each bucket: with every shape known, XLA gets the simplest program.
+    return tf.function(step, jit_compile=jit)
