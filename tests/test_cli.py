@@ -25,6 +25,7 @@ TINY = [
     "training.save_every=8",
     "training.log_every=4",
     "training.evaluate_every=24",
+    "training.optimizer.learning_rate=0.02",
     "training.optimizer.warmup_steps=4",
     "generation.beams=1",
 ]
@@ -307,7 +308,7 @@ def files(tmp_path):
             ["--set", "model.vocabulary_size=30000"],
             "vocabulary_size: 30000 tokens asked, the corpus allows",
         ),
-        ("control.tsv", [], "control.tsv"),
+        ("control.tsv", [], "control.tsv, line 1: nothing in column 'source'"),
     ],
     ids=["broken line", "missing file", "empty dev split", "unknown field", "large vocabulary", "control characters"],
 )

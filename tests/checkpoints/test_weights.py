@@ -30,7 +30,7 @@ def test_what_was_saved_is_loaded(path):
     saved = {
         "matrix": variable([[1.5, -2.25, 3], [0, np.pi, 1e-30]]),
         "vector": variable([1, 2, 3], "int32"),
-        "scalar": variable(7, "int64"),
+        "scalar": variable(7, "int32"),
         "seed": variable([2**32 - 1, 5], "uint32"),
         "half": variable([1.5, -2], "float16"),
         "brain": variable([1.5, 3e38], "bfloat16"),

@@ -141,6 +141,13 @@ def test_a_vocabulary_larger_than_the_corpus_names_the_largest(texts, excess):
     assert Tokenizer.train(texts, allowed).vocabulary_size == allowed
 
 
+@pytest.mark.parametrize("texts", [[], ["", " "], ["\x00\x1b", "\u200b"]], ids=["none", "blank", "control"])
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_corpus_without_text_is_refused(texts, size):
+    with pytest.raises(VocabularyError, match=f"no visible character in {len(texts)} texts"):
+        Tokenizer.train(texts, size)
+
+
 @pytest.mark.parametrize("size", [-1, 1, 4])
 def test_a_vocabulary_smaller_than_its_special_tokens_is_refused(size):
     with pytest.raises(VocabularyError, match=rf"^vocabulary_size: {size} tokens asked; it is at least 5"):

@@ -11,11 +11,12 @@ from zoo.pictures.attention import AttentionMaps
 
 SOURCE = ["▁a", "</script><script>", '"', "<b>&amp;", "</s>"]
 TARGET = ["<s>", "▁eins", "\u2028"]
+WRITTEN = ["▁eins", "\u2028", "</s>"]
 PATHS = {
     "encoder/block_0/self_attention": (SOURCE, SOURCE),
-    "decoder/block_0/self_attention": (TARGET, TARGET),
-    "decoder/block_0/cross_attention": (TARGET, SOURCE),
-    "decoder/block_1/cross_attention": (TARGET, SOURCE),
+    "decoder/block_0/self_attention": (WRITTEN, TARGET),
+    "decoder/block_0/cross_attention": (WRITTEN, SOURCE),
+    "decoder/block_1/cross_attention": (WRITTEN, SOURCE),
 }
 
 
@@ -45,7 +46,7 @@ class Page(html.parser.HTMLParser):
             self.script += data
 
 
-def test_the_tokens_beside_a_map_are_those_it_runs_between(maps):
+def test_a_decoders_queries_are_named_after_what_comes_of_them(maps):
     for path, (queries, keys) in PATHS.items():
         assert maps.tokens(path) == (queries, keys)
 
@@ -93,7 +94,7 @@ def test_the_picture_shows_each_layers_cross_attention(maps):
         assert drawn.get_title() == f"{path}  head {i % 2 + 1}"
         np.testing.assert_array_equal(drawn.images[0].get_array(), maps.maps[path][i % 2])
         assert [label.get_text() for label in drawn.get_xticklabels()] == SOURCE
-        assert [label.get_text() for label in drawn.get_yticklabels()] == TARGET
+        assert [label.get_text() for label in drawn.get_yticklabels()] == WRITTEN
 
 
 def test_without_cross_attention_all_maps_are_drawn(maps, tmp_path):

@@ -212,6 +212,25 @@ def test_without_a_target_the_maps_are_of_its_own_translation(translator, pairs)
 # === Other ways to fit ===
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("three " * 32, r"input 2: 'three .* has 32 tokens, the model takes 31"),
+        ("\x01", r"input 2: '\\x01' is empty"),
+    ],
+    ids=["long", "empty"],
+)
+def test_dev_examples_that_could_not_be_evaluated_stop_the_run_before_it_begins(recipe, pairs, text, says, tmp_path):
+    translator = quick(Translation.from_examples(recipe(), pairs))
+    before = weights(translator)
+    dev = [pairs[0], {"source": text, "target": "drei"}]
+    with pytest.raises(ValueError, match=rf"^dev examples: {says}"):
+        translator.fit(pairs, dev, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    for mine, theirs in zip(weights(translator), before, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 @pytest.mark.slow
 def test_fitting_for_epochs_holds_examples_out_by_itself(recipe, pairs, tmp_path):
     small = recipe(width=8, feedforward_dim=8)

@@ -84,7 +84,7 @@ def read_tsv(path: str | Path, fields: Mapping[str, str] | None = None) -> list[
             continue
         if len(cells) != len(header):
             bad.append((number, f"{_count(len(cells), 'column')}: {_excerpt(line)}; {expected}"))
-        elif empty := [header[column] for column in columns.values() if not cells[column].strip()]:
+        elif empty := [header[column] for column in columns.values() if not _is_visible(cells[column])]:
             bad.append((number, f"nothing in column {empty[0]!r}: {_excerpt(line)}; {expected}"))
         else:
             examples.append({ours: cells[column] for ours, column in columns.items()})
@@ -128,7 +128,7 @@ def _text_at(row: Any, key: str) -> str:
         value = value[part]
     if isinstance(value, (int, float)):
         return str(value)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not _is_visible(value):
         raise SourceError(f"{_excerpt(json.dumps(value))} under the key {key!r}; it takes text")
     return value
 
@@ -143,6 +143,11 @@ def _checked(path: str | Path, examples: list[dict[str, str]], bad: list[tuple[i
     if not examples:
         raise SourceError(f"{path}: a header and no examples")
     return examples
+
+
+def _is_visible(text: str) -> bool:
+    """Tells whether a text holds more than white space and control characters."""
+    return any(character.isprintable() and not character.isspace() for character in text)
 
 
 def _count(number: int, noun: str) -> str:

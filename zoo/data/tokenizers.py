@@ -47,7 +47,7 @@ class Tokenizer:
                 to LARGEST_BY_DEFAULT.
 
         Raises:
-            VocabularyError: If the corpus does not allow that many tokens; it says how many it allows.
+            VocabularyError: If the corpus does not allow that many tokens, and how many it allows; or if it is empty.
 
         Source: Sennrich et al. 2016.
         """
@@ -87,6 +87,8 @@ class Tokenizer:
         counts = Counter(SPACE)
         for text in texts:
             counts.update(tokenizer.normalizer.normalize_str(text).replace(" ", SPACE))
+        if set(counts) == {SPACE}:
+            raise VocabularyError(f"the corpus: no visible character in {len(texts)} texts; give some to learn from")
         characters = sorted(counts, key=lambda character: (-counts[character], character))[: max(1, alphabet)]
         trainer = trainers.BpeTrainer(
             vocab_size=size,

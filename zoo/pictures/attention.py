@@ -16,7 +16,7 @@ class AttentionMaps:
 
     Args:
         source_tokens: S tokens.
-        target_tokens: T tokens.
+        target_tokens: The T tokens that the decoder read: the start token, then the target.
         maps: Layer path -> (N, queries, keys). A path with "encoder/" goes from source to source, one with
             "cross_attention" from target to source, all others from target to target.
     """
@@ -26,11 +26,15 @@ class AttentionMaps:
     maps: dict[str, np.ndarray]
 
     def tokens(self, path: str) -> tuple[Sequence[str], Sequence[str]]:
-        """Returns the tokens beside a map: those of its queries, and those of its keys."""
-        if "cross_attention" in path:
-            return self.target_tokens, self.source_tokens
-        tokens = self.source_tokens if path.startswith("encoder/") else self.target_tokens
-        return tokens, tokens
+        """Returns the tokens beside a map: those of its queries, and those of its keys.
+
+        A decoder's query is named after the token that comes of it, not the one that was read: whoever asks where
+        the model looked when it wrote "Hunde" finds it in the row "Hunde".
+        """
+        if path.startswith("encoder/"):
+            return self.source_tokens, self.source_tokens
+        written = [*self.target_tokens[1:], "</s>"]
+        return written, self.source_tokens if "cross_attention" in path else self.target_tokens
 
     def save(self, path: str | Path) -> None:
         """Writes a picture: .html shows every map, .png the cross-attention of every layer and head.

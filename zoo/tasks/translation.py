@@ -222,6 +222,11 @@ class Translation(Task[TranslationRecipe]):
         config = training or self.recipe.training
         if dev is None:
             train, dev = hold_out(train, seed=config.seed)
+        try:  # what would stop an evaluation hours later
+            self._encode_inputs([example["source"] for example in dev])
+            PairBatches(self._pairs(dev), self.recipe.batching)
+        except ValueError as error:
+            raise ValueError(f"dev examples: {error}") from None
         batches = PairBatches(self._pairs(train), self.recipe.batching, config.seed)
         if epochs is not None:
             config = config.for_epochs(epochs, len(batches.plan(0)))
