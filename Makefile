@@ -48,5 +48,6 @@ $(VENV)/.zoo-docs: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 $(PEERS)/.peers: benchmarks/requirements-peers.txt
 	python3 -m venv $(PEERS)
+	$(PEERS)/bin/python $(PIP) torch==2.13.0  # first, so that nothing pulls a GPU build behind it
 	$(PEERS)/bin/python $(PIP) -r $<
 	touch $@
