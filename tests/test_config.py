@@ -30,6 +30,7 @@ class Recipe(Config):
     extra: Any = None
 
     def __post_init__(self):
+        super().__post_init__()
         if self.steps < 1:
             raise ConfigError(f"steps: {self.steps}; it is at least 1")
 
@@ -88,6 +89,12 @@ def test_lists_become_tuples_and_integers_floats():
 
 def test_a_configuration_may_stand_in_for_its_dict():
     assert Recipe.from_dict({"optimizer": Optimizer(rate=2.0)}).optimizer.rate == 2
+
+
+def test_a_constructor_checks_like_json():
+    assert Recipe(buckets=[[1, 2]], optimizer={"rate": 1}) == Recipe(buckets=((1, 2),), optimizer=Optimizer(rate=1.0))
+    with pytest.raises(ConfigError, match="Recipe.steps: 'many' is str; it takes int"):
+        Recipe(steps="many")
 
 
 def test_a_configuration_cannot_be_changed():
@@ -150,6 +157,8 @@ def test_a_file_that_holds_no_object_is_refused(tmp_path):
         ("steps=7", Recipe(steps=7)),
         ("name=fast", Recipe(name="fast")),
         ('name="7"', Recipe(name="7")),
+        ("name=7", Recipe(name="7")),
+        ("name=true", Recipe(name="true")),
         ("name=a=b", Recipe(name="a=b")),
         ("name=", Recipe(name="")),
         ("jit=false", Recipe(jit=False)),

@@ -25,10 +25,15 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A frozen dataclass of numbers, strings, tuples and other Configs.
+    """A frozen dataclass of numbers, strings, tuples and other Configs, each checked against its annotation.
 
     config = Recipe.from_json("recipe.json").override(["training.steps=100"])
     """
+
+    def __post_init__(self):
+        for name, hint in typing.get_type_hints(type(self)).items():
+            value = _parse(getattr(self, name), hint, f"{type(self).__name__}.{name}")
+            object.__setattr__(self, name, value)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -43,7 +48,7 @@ class Config:
         for key in values:
             if key not in hints:
                 raise ConfigError(f"{cls.__name__}: no field {key!r}; {nearest(key, hints)}")
-        return cls(**{key: _parse(value, hints[key], f"{cls.__name__}.{key}") for key, value in values.items()})
+        return cls(**values)
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:
@@ -80,11 +85,17 @@ class Config:
                     )
                 if depth < len(parents):
                     node = node[parent]
-            try:
-                node[last] = json.loads(text)
-            except ValueError:
-                node[last] = text
+            node[last] = _value(text, instead_of=node[last])
         return type(self).from_dict(values)
+
+
+def _value(text: str, instead_of: Any) -> Any:
+    """Reads a value that was typed: JSON, or the very text where it is none or where a text stood before."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return text if isinstance(instead_of, str) and isinstance(value, (bool, int, float)) else value
 
 
 def _parse(value: Any, hint: Any, where: str) -> Any:

@@ -268,11 +268,23 @@ def test_mixed_precision_stays_close_to_float32(tiny_model, tiny_config, mixed_b
     half = encoder_decoder(tiny_config())
     half.set_weights(tiny_model.get_weights())
     assert all(weight.dtype == "float32" for weight in half.weights)
-    memory, _ = half.encode(ops.convert_to_tensor(SOURCE, "int32"))
-    assert backend.standardize_dtype(memory.dtype) == "bfloat16"
+    memory, segments = half.encode(ops.convert_to_tensor(SOURCE, "int32"))
+    logits = half.decode(ops.convert_to_tensor(TARGET, "int32"), memory, segments)
+    together = half(
+        {"source": ops.convert_to_tensor(SOURCE, "int32"), "target": ops.convert_to_tensor(TARGET, "int32")}
+    )
+    assert [backend.standardize_dtype(x.dtype) for x in (memory, logits, together)] == ["bfloat16"] * 3
     expected = run(tiny_model, SOURCE, TARGET)
     # bfloat16 has 8 significant bits.
     assert np.abs(run(half, SOURCE, TARGET) - expected)[0].max() < 0.05 * np.abs(expected).max()
+
+
+def test_its_precision_survives_its_configuration(tiny_config, mixed_bfloat16):
+    half = encoder_decoder(tiny_config())
+    keras.config.set_dtype_policy("float32")
+    copy = EncoderDecoder.from_config(half.get_config())
+    assert copy.get_layer("encoder").compute_dtype == "bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
 
 
 # === Learning and saving ===
@@ -365,7 +377,7 @@ def test_heads_that_do_not_divide_the_width_are_refused():
 
 def test_unknown_positions_are_refused():
     with pytest.raises(ConfigError, match=r"positions: 'sinus'; did you mean 'sinusoidal'\?"):
-        EncoderDecoderConfig.from_dict({"positions": "sinus"})
+        EncoderDecoderConfig(positions="sinus")
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -11,7 +11,8 @@ import zoo
 from zoo.config import ConfigError
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig
-from zoo.tasks.translation import Translation
+from zoo.models.encoder_decoder import EncoderDecoderConfig
+from zoo.tasks.translation import Translation, TranslationRecipe
 
 START, END = 1, 2
 
@@ -210,6 +211,12 @@ def test_without_a_target_the_maps_are_of_its_own_translation(translator, pairs)
 
 
 # === Other ways to fit ===
+
+
+def test_buckets_beyond_learned_positions_are_refused():
+    model = EncoderDecoderConfig(positions="learned", max_length=48)
+    with pytest.raises(ConfigError, match=r"batching.buckets: texts of up to 64 tokens, and model.max_length 48"):
+        TranslationRecipe(model=model)
 
 
 @pytest.mark.parametrize(

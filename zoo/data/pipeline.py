@@ -37,6 +37,7 @@ class BatchingConfig(Config):
     pack: bool = True
 
     def __post_init__(self):
+        super().__post_init__()
         for _, target in self.buckets:
             if self.batch_tokens < target:
                 raise ConfigError(f"batch_tokens: {self.batch_tokens} is less than one row of {target} target places")

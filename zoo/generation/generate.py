@@ -53,6 +53,7 @@ class GenerationConfig(Config):
     seed: int = 0
 
     def __post_init__(self):
+        super().__post_init__()
         if self.beams < 1 or self.n_best < 1:
             raise ConfigError(f"beams, n_best: {self.beams}, {self.n_best}; both are at least 1")
         if not self.sample and self.n_best > self.beams:

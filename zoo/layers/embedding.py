@@ -28,6 +28,8 @@ class TokenEmbedding(keras.layers.ReversibleEmbedding):
     def __init__(self, vocabulary_size: int, width: int, **kwargs):
         kwargs.setdefault("embeddings_initializer", keras.initializers.RandomNormal(stddev=width**-0.5))
         super().__init__(vocabulary_size, width, **kwargs)
+        # Keras leaves the table in float32 here, so that logits would change type with whoever calls.
+        self.reverse_dtype = self.reverse_dtype or self.compute_dtype
 
     def call(self, x: KerasTensor, reverse: bool = False) -> KerasTensor:
         y = super().call(x, reverse=reverse)

@@ -51,6 +51,7 @@ class EncoderDecoderConfig(Config):
     feedforward_dropout: float = 0.0
 
     def __post_init__(self):
+        super().__post_init__()
         if self.width % self.num_heads:
             raise ConfigError(f"num_heads: {self.num_heads} does not divide width {self.width}")
 
@@ -84,11 +85,16 @@ class EncoderDecoder(keras.Model):
         self.start_cache = start_cache
 
     def get_config(self) -> dict:
-        return {"config": self.config.to_dict(), "name": self.name}
+        return {"config": self.config.to_dict(), "name": self.name, "dtype": self.dtype_policy.name}
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "EncoderDecoder":
-        return encoder_decoder(EncoderDecoderConfig.from_dict(config["config"]), name=config["name"])
+        current = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(config["dtype"])
+        try:
+            return encoder_decoder(EncoderDecoderConfig.from_dict(config["config"]), name=config["name"])
+        finally:
+            keras.config.set_dtype_policy(current)
 
 
 def encoder_decoder(config: EncoderDecoderConfig, name: str = "encoder_decoder") -> EncoderDecoder:

@@ -10,6 +10,7 @@ import numpy as np
 
 from zoo.attention import capture
 from zoo.checkpoints import by_path, load
+from zoo.config import ConfigError
 from zoo.data import hold_out
 from zoo.data.pipeline import BatchingConfig, Pair, PairBatches
 from zoo.data.tokenizers import Tokenizer
@@ -44,6 +45,15 @@ class TranslationRecipe(TaskRecipe):
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig = TrainingConfig()
     generation: GenerationConfig = GenerationConfig()
+
+    def __post_init__(self):
+        super().__post_init__()
+        longest = max(max(bucket) for bucket in self.batching.buckets)
+        if self.model.positions == "learned" and longest > self.model.max_length:
+            raise ConfigError(
+                f"batching.buckets: texts of up to {longest} tokens, and model.max_length {self.model.max_length} "
+                "learned positions; make the buckets smaller or max_length larger"
+            )
 
 
 class Translation(Task[TranslationRecipe]):

@@ -37,6 +37,7 @@ class TrainingConfig(Config):
     jit: bool = True
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("steps", "evaluate_every", "save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)}; it is at least 1")
