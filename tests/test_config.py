@@ -93,7 +93,7 @@ def test_a_configuration_may_stand_in_for_its_dict():
 
 def test_a_constructor_checks_like_json():
     assert Recipe(buckets=[[1, 2]], optimizer={"rate": 1}) == Recipe(buckets=((1, 2),), optimizer=Optimizer(rate=1.0))
-    with pytest.raises(ConfigError, match="Recipe.steps: 'many' is str; it takes int"):
+    with pytest.raises(ConfigError, match=r"Recipe.steps: 'many' is str; it takes int"):
         Recipe(steps="many")
 
 
