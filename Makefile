@@ -12,8 +12,8 @@ demo: $(VENV)/.zoo  ## runs every shipped preset on real input, with attention p
 	$(VENV)/bin/zoo demo --out demo
 
 test: $(VENV)/.zoo-test  ## runs the tests, on TensorFlow and where it applies on JAX
-	$(PYTHON) -m pytest -q
-	KERAS_BACKEND=jax $(PYTHON) -m pytest -q $(BOTH_BACKENDS)
+	$(PYTHON) -m pytest -q -n 2 --dist loadfile
+	KERAS_BACKEND=jax $(PYTHON) -m pytest -q -n 2 --dist loadfile $(BOTH_BACKENDS)
 
 lint: $(VENV)/.zoo-test  ## checks style, types and that imports go down only
 	$(VENV)/bin/ruff check .
@@ -23,6 +23,7 @@ lint: $(VENV)/.zoo-test  ## checks style, types and that imports go down only
 
 bench: $(VENV)/.zoo $(PEERS)/.peers  ## measures the zoo against its peers, in one run each
 	$(PEERS)/bin/python benchmarks/training_step.py
+	$(PEERS)/bin/python benchmarks/attention.py
 	$(PYTHON) benchmarks/generation.py --peers $(PEERS)/bin/python
 
 docs: $(VENV)/.zoo-docs  ## builds the documentation into docs/_build/html

@@ -125,7 +125,7 @@ def test_list_names_presets_tasks_and_models_without_tensorflow(command, answers
     [
         (["list", "--task", "translatoin"], "did you mean 'translation'?"),
         (["predict", "no-such-preset", "text"], "no preset 'no-such-preset'"),
-        (["predict", ".", "text"], "the folder holds no preset.json"),
+        (["predict", ".", "text"], "the folder holds neither preset.json nor config.json"),
         (["evaluate", "no-such-preset", "--data", "toy:numbers/en-de"], "no preset 'no-such-preset'"),
         (["attention", "no-such-preset", "text", "--out", "a.png"], "no preset 'no-such-preset'"),
         (["attention", "no-such-preset", "text", "--out", "a.pdf"], "--out a.pdf: it takes a name that ends with"),

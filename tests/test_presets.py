@@ -53,7 +53,7 @@ def test_an_unknown_name_names_the_nearest(shipped):
 
 def test_a_folder_without_a_card_is_named(shipped, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"empty.*holds no preset\.json"):
+    with pytest.raises(FileNotFoundError, match=r"empty.*holds neither preset\.json nor config\.json"):
         presets.find(tmp_path / "empty")
 
 

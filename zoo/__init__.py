@@ -28,7 +28,8 @@ def load(name: str | Path) -> "Task":
     """Loads a preset as a task that is ready to use.
 
     Args:
-        name: A shipped preset's name (see list_models), or a folder that a task's save() or `zoo train --out` wrote.
+        name: A shipped preset's name (see list_models); a folder that a task's save() or `zoo train --out` wrote; or a
+            model of the Hugging Face hub, "hf://owner/name" or a folder that holds one.
 
     Returns:
         The task: callable, with its Keras model as `.model`.
@@ -37,10 +38,14 @@ def load(name: str | Path) -> "Task":
         FileNotFoundError: If there is no such preset; it names the nearest.
         ValueError: If the folder's files do not fit together.
     """
-    from zoo.presets import find, read_card
+    from zoo.presets import CARD, find, read_card
     from zoo.tasks import task_class
 
     folder = find(name)
+    if not (folder / CARD).is_file():
+        from zoo.tasks.hub import load_hub
+
+        return load_hub(folder)
     return task_class(read_card(folder)["recipe"]["task"]).load(folder)
 
 

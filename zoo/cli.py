@@ -140,11 +140,6 @@ def _fields(options: argparse.Namespace) -> dict[str, str] | None:
     return dict(field.split("=", 1) for field in options.field) or None
 
 
-def _generation(task: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """Turns --set into the generation settings that differ from the task's own."""
-    return task.recipe.generation.override(options.set).to_dict() if options.set else {}
-
-
 def list_presets(options: argparse.Namespace) -> None:
     from zoo.models import MODELS
     from zoo.presets import read_card, shipped
@@ -207,7 +202,7 @@ def predict(options: argparse.Namespace) -> int:
         raise ConfigError("predict: no input; give texts, --file FILE, or lines on standard input")
 
     task = _load(options.preset)
-    settings = _generation(task, options)
+    settings = task.settings(options.set)
     results: list[dict[str, Any]] = []
     for line in lines:
         try:
@@ -219,24 +214,34 @@ def predict(options: argparse.Namespace) -> int:
         except ValueError as error:
             results.append({"input": text, "error": str(error)})
     good = [result for result in results if "error" not in result]
-    for result, output in zip(good, task([result["input"] for result in good], **settings)):
-        result["output"] = output
+    for result, report in zip(good, task.report([result["input"] for result in good], **settings)):
+        result.update(report)
     for number, result in enumerate(results, 1):
         if "error" in result:
             print(f"zoo: input {number}: {result['error']}", file=sys.stderr)
         if options.json:
             print(json.dumps(result, ensure_ascii=False))
         else:  # a bad line leaves an empty one, so that outputs stay beside their inputs
-            output = result.get("output", "")
-            print("\t".join(output) if isinstance(output, list) else output)
+            print(_line(result))
     return 0 if len(good) == len(results) else 2
+
+
+def _line(result: dict[str, Any]) -> str:
+    """Writes what a task says of one input as a line: columns are separated by tabs."""
+    output = result.get("output", "")
+    if isinstance(output, dict):
+        return "\t".join(f"{name}={' '.join(v) if isinstance(v, list) else v}" for name, v in output.items())
+    columns = output if isinstance(output, list) else [str(output)]
+    if "probability" in result:
+        columns = [*columns, f"{result['probability']:.3f}"]
+    return "\t".join(columns)
 
 
 def evaluate(options: argparse.Namespace) -> None:
     import zoo
 
     task = _load(options.preset)
-    settings = _generation(task, options)
+    settings = task.settings(options.set)
     split = options.split or ("train" if options.data.startswith(("tsv:", "jsonl:")) else "test")
     examples = zoo.data.load(options.data, split, data_dir=options.data_dir, fields=_fields(options))
     if options.limit is not None:
@@ -252,7 +257,7 @@ def evaluate(options: argparse.Namespace) -> None:
         "examples": len(examples),
         "metrics": {name: round(value, 4) for name, value in metrics.items()},
         "signatures": signatures,
-        "settings": {**task.recipe.generation.to_dict(), **settings},
+        "settings": settings,
     }
     if options.json:
         print(json.dumps(report, indent=2, ensure_ascii=False))

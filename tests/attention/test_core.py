@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from keras import backend, ops
 
 from zoo.attention import attend, capture
+from zoo.attention.core import _fused
 
 # Keras finds a softmax over a single key strange.
 pytestmark = pytest.mark.filterwarnings("ignore:You are using a softmax")
@@ -198,6 +199,66 @@ def test_a_trace_without_known_batch_and_lengths_gives_the_same(rng, num_kv_head
     np.testing.assert_allclose(traced(query, key, value).numpy(), run(query, key, value), atol=1e-6)
 
 
+def test_a_bias_may_leave_out_leading_axes(rng):
+    query, key, value, bias = normal(rng, 2, 3, 2, 8), *normal(rng, 2, 2, 4, 2, 8), normal(rng, 2, 3, 4)
+    for less in (bias, bias[0], bias[0, 0]):
+        np.testing.assert_allclose(
+            run(query, key, value, bias=less),
+            by_hand(query, key, value, np.broadcast_to(less, (2, 2, 3, 4))),
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("mask_shape", [(2, 1, 1, 5), (2, 4, 3, 5)])
+def test_hidden_keys_leave_no_trace_in_half_precision(rng, dtype, mask_shape):
+    mask = rng.random(mask_shape) < 0.5
+    mask[0, 0], mask[..., 2] = False, False
+    query, key, value = normal(rng, 2, 3, 4, 8), normal(rng, 2, 5, 2, 8), normal(rng, 2, 5, 2, 8)
+    expected = by_hand(query, key, value, mask=mask)
+    key[:, 2], value[:, 2] = 100, -100
+    y = attend(*(ops.cast(x, dtype) for x in (query, key, value)), mask=mask)
+    assert backend.standardize_dtype(y.dtype) == dtype
+    y = ops.convert_to_numpy(ops.cast(y, "float32"))
+    np.testing.assert_allclose(y, expected, atol=0.05)
+    assert not y[~np.broadcast_to(mask, (2, 4, 3, 5)).any(axis=-1).transpose(0, 2, 1)].any()
+
+
+@pytest.mark.skipif(backend.backend() != "jax", reason="the fused kernel is JAX's")
+@pytest.mark.parametrize(
+    ("num_kv_heads", "mask_shape", "bias_shape"),
+    [
+        (4, None, None),
+        (2, None, (1, 4, 3, 5)),
+        (4, (2, 1, 1, 5), None),
+        (2, (2, 1, 3, 5), (2, 4, 3, 5)),
+        (2, (1, 4, 3, 5), None),
+        (4, (2, 4, 3, 1), (1, 4, 3, 5)),
+    ],
+)
+def test_the_fused_kernel_gives_the_same(rng, num_kv_heads, mask_shape, bias_shape):
+    query, key, value = normal(rng, 2, 3, 4, 8), normal(rng, 2, 5, num_kv_heads, 8), normal(rng, 2, 5, num_kv_heads, 8)
+    bias = None if bias_shape is None else normal(rng, *bias_shape)
+    mask = None if mask_shape is None else rng.random(mask_shape) < 0.5
+    if mask is not None:
+        mask[0, 0] = False
+    y = ops.convert_to_numpy(_fused(*map(ops.convert_to_tensor, (query, key, value)), bias, mask, "xla"))
+    np.testing.assert_allclose(y, run(query, key, value, bias=bias, mask=mask), atol=1e-5)
+    if mask is not None:
+        assert not y[~np.broadcast_to(mask, (2, 4, 3, 5)).any(axis=-1).transpose(0, 2, 1)].any()
+
+
+@pytest.mark.skipif(backend.backend() != "jax", reason="the fused kernel is JAX's")
+def test_the_fused_kernel_has_the_same_gradients(rng, gradients, jit):
+    query, key, value = normal(rng, 2, 3, 4, 8), *normal(rng, 2, 2, 5, 2, 8)
+    mask = rng.random((2, 1, 3, 5)) < 0.5
+    mask[0, 0, 1] = False
+    fused = gradients(jit(lambda *inputs: _fused(*inputs, None, mask, "xla") ** 2), query, key, value)
+    plain = gradients(jit(lambda *inputs: attend(*inputs, mask=mask) ** 2), query, key, value)
+    for found, expected in zip(fused, plain, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 Q, KV = np.ones((1, 2, 4, 3), "float32"), np.ones((1, 5, 2, 3), "float32")
 
 
@@ -215,6 +276,18 @@ Q, KV = np.ones((1, 2, 4, 3), "float32"), np.ones((1, 5, 2, 3), "float32")
         ({"mask": np.ones((1, 1, 2, 5), "int32")}, "mask: int32 .* it takes booleans"),
         ({"mask": np.ones((1, 1, 2, 5), "float32")}, "mask: float32 .* it takes booleans"),
         ({"mask": np.ones((2, 5), bool)}, r"mask: bool of shape \(2, 5\)"),
+        (
+            {"mask": np.ones((1, 1, 2, 4), bool)},
+            r"mask: shape \(1, 1, 2, 4\) does not broadcast to \(1, 4, 2, 5\), which is \(batch, heads, queries",
+        ),
+        ({"mask": np.ones((1, 2, 2, 5), bool)}, r"mask: shape \(1, 2, 2, 5\) does not broadcast to \(1, 4, 2, 5\)"),
+        ({"mask": np.ones((3, 1, 1, 5), bool)}, r"mask: shape \(3, 1, 1, 5\) does not broadcast to \(1, 4, 2, 5\)"),
+        (
+            {"bias": np.ones((1, 4, 5, 2), "float32")},
+            r"bias: shape \(1, 4, 5, 2\) does not broadcast to \(1, 4, 2, 5\)",
+        ),
+        ({"bias": np.ones((3, 2, 5), "float32")}, r"bias: shape \(3, 2, 5\) does not broadcast to \(1, 4, 2, 5\)"),
+        ({"value": KV[:, :4]}, "value: 4 places for 5 keys; each key has one value"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments, message):

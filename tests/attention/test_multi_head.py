@@ -5,7 +5,32 @@ import numpy as np
 import pytest
 from keras import ops
 
-from zoo.attention import MultiHeadAttention, capture, masks
+from zoo.attention import ALiBi, MultiHeadAttention, RelativeBias, Rotary, SoftCap, capture, masks
+
+# Keras finds a softmax over a single key strange.
+pytestmark = pytest.mark.filterwarnings("ignore:You are using a softmax")
+
+# What the arguments make together; each name is one kind of attention.
+KINDS = {
+    "one head": lambda: {"num_heads": 1, "head_dim": 6},
+    "Llama": lambda: {"num_kv_heads": 2, "rotary": Rotary(500.0, 2.0), "use_bias": False},
+    "multi-query": lambda: {"num_kv_heads": 1, "rotary": Rotary(), "gate": True},
+    "T5": lambda: {"score": "dot", "bias": RelativeBias(4, 8, 20)},
+    "Gemma": lambda: {"score": SoftCap(5.0), "normalize": True, "rotary": Rotary()},
+    "BLOOM": lambda: {"bias": ALiBi(4), "value_dim": 3, "dropout": 0.1},
+    "Luong": lambda: {"score": "general", "gate": True, "normalize": True},
+    "Bahdanau": lambda: {"score": "additive", "num_kv_heads": 2, "bias": RelativeBias(4), "value_dim": 2},
+    "everything": lambda: {
+        "num_kv_heads": 2,
+        "value_dim": 3,
+        "score": SoftCap(2.0, "dot"),
+        "rotary": Rotary(),
+        "bias": RelativeBias(4, bidirectional=False),
+        "normalize": True,
+        "gate": True,
+    },
+}
+POSITIONED = ["Llama", "T5", "BLOOM", "everything"]
 
 
 def normal(rng, *shape):
@@ -14,6 +39,19 @@ def normal(rng, *shape):
 
 def array(tensor):
     return ops.convert_to_numpy(tensor)
+
+
+@pytest.fixture
+def layer_of(scramble):
+    """Makes a layer of that kind with random weights."""
+
+    def make(kind, **changes):
+        arguments = {"num_heads": 4, "head_dim": 4, "name": "attention", **KINDS[kind](), **changes}
+        layer = MultiHeadAttention(**arguments)
+        layer.build((None, None, 8))
+        return scramble(layer)
+
+    return make
 
 
 def keras_output(reference, x, memory, mask=None):
@@ -120,6 +158,100 @@ def test_a_query_that_sees_nothing_gets_the_output_bias(rng, scramble, gradients
     assert not found.any()
 
 
+# === Positions, normalized heads, gates ===
+
+
+def by_hand(layer, x, mask):
+    """Attends with normalized heads and gates, from the layer's weights, in float64."""
+
+    def project(dense, x):
+        return x @ array(dense.kernel).astype("float64") + array(dense.bias)
+
+    def normalized(norm, heads):
+        return heads / np.sqrt((heads**2).mean(axis=-1, keepdims=True) + norm.epsilon) * array(norm.scale)
+
+    x = x.astype("float64")
+    batch, length, _ = x.shape
+    groups = layer.num_heads // layer.num_kv_heads
+    query, key, value = (
+        project(dense, x).reshape(batch, length, -1, width)
+        for dense, width in (
+            (layer.query, layer.head_dim),
+            (layer.key, layer.head_dim),
+            (layer.value, layer.value_dim),
+        )
+    )
+    if layer.query_norm is not None:
+        query, key = normalized(layer.query_norm, query), normalized(layer.key_norm, key)
+    y = np.zeros((batch, length, layer.num_heads, layer.value_dim))
+    for b, t, n in np.ndindex(batch, length, layer.num_heads):
+        logits = key[b, :, n // groups] @ query[b, t, n] / np.sqrt(layer.head_dim)
+        weights = np.exp(logits) * mask[b, 0, t]
+        y[b, t, n] = weights / weights.sum() @ value[b, :, n // groups]
+    y = y.reshape(batch, length, -1)
+    if layer.gate is not None:
+        y /= 1 + np.exp(-project(layer.gate, x))
+    return project(layer.output_projection, y)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("gate", [True, False])
+def test_normalized_heads_and_gates_written_out(rng, scramble, normalize, gate):
+    layer, x = MultiHeadAttention(4, 5, 3, 2, normalize=normalize, gate=gate), normal(rng, 2, 4, 8)
+    layer(x)
+    scramble(layer, scale=0.6)
+    mask = (rng.random((2, 1, 4, 4)) < 0.6) | np.eye(4, dtype=bool)
+    np.testing.assert_allclose(array(layer(x, attention_mask=mask)), by_hand(layer, x, mask), atol=1e-5)
+
+
+def test_the_size_of_a_normalized_query_is_not_seen(rng):
+    layer, plain = (MultiHeadAttention(2, 4, use_bias=False, normalize=normalize) for normalize in (True, False))
+    x, memory = normal(rng, 1, 3, 8), normal(rng, 1, 5, 8)
+    np.testing.assert_allclose(array(layer(30 * x, memory)), array(layer(x, memory)), atol=1e-4)
+    assert not np.allclose(array(plain(30 * x, memory)), array(plain(x, memory)), atol=0.01)
+
+
+@pytest.mark.parametrize("kind", POSITIONED)
+def test_only_distances_are_seen(rng, layer_of, kind):
+    layer, x, mask = layer_of(kind), normal(rng, 2, 4, 8), masks.causal(4)
+    counted = array(layer(x, attention_mask=mask))
+    for positions in (np.arange(4), np.arange(4) + 70, np.arange(4) + np.array([[3], [40]])):
+        y = array(layer(x, attention_mask=mask, positions=positions.astype("int32")))
+        np.testing.assert_allclose(y, counted, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", POSITIONED)
+def test_positions_make_a_difference(rng, layer_of, kind):
+    layer, x, order = layer_of(kind), normal(rng, 2, 4, 8), np.array([2, 0, 1, 3])
+    y = array(layer(x))[:, order]
+    assert not np.allclose(array(layer(x[:, order])), y, atol=1e-3)
+    np.testing.assert_allclose(array(layer(x[:, order], positions=order)), y, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", POSITIONED)
+def test_packed_rows_with_positions_of_their_own_are_separate_rows(rng, layer_of, kind):
+    layer, x = layer_of(kind), normal(rng, 2, 4, 8)
+    segments, positions = np.array([[1, 1, 2, 2], [1, 2, 2, 0]]), np.array([[0, 1, 0, 1], [0, 0, 1, 0]])
+    y = array(layer(x, attention_mask=masks.packed(segments), positions=positions))
+    pairs = [(0, slice(0, 2)), (0, slice(2, 4)), (1, slice(1, 3))]
+    alone = layer(np.stack([x[pair] for pair in pairs]), attention_mask=masks.causal(2))
+    np.testing.assert_allclose(np.stack([y[pair] for pair in pairs]), array(alone), atol=1e-5)
+
+
+def test_a_memorys_places_count_from_0(rng, scramble):
+    layer, x, memory = (
+        MultiHeadAttention(2, 4, rotary=Rotary(), bias=ALiBi(2)),
+        normal(rng, 1, 2, 8),
+        normal(rng, 1, 5, 6),
+    )
+    layer(x, memory)
+    scramble(layer)
+    one_by_one = [array(layer(x[:, t : t + 1], memory, positions=np.array([t]))) for t in range(2)]
+    np.testing.assert_allclose(np.concatenate(one_by_one, axis=1), array(layer(x, memory)), atol=1e-5)
+    moved = array(layer(x, memory, positions=np.array([7, 8])))
+    assert not np.allclose(moved, array(layer(x, memory)), atol=1e-3)
+
+
 # === Decoding with a cache ===
 
 
@@ -138,10 +270,20 @@ def test_decoding_with_a_cache_gives_what_attending_at_once_gives(rng, scramble,
     np.testing.assert_allclose(np.concatenate(outputs, axis=1), expected, atol=1e-5)
 
 
-def test_a_compiled_loop_decodes_the_same(rng, scramble, jit):
-    layer, x = MultiHeadAttention(2, 4), normal(rng, 2, 5, 8)
-    layer(x)
-    scramble(layer)
+@pytest.mark.parametrize("kind", ["multi-query", *POSITIONED])
+def test_positions_go_on_where_the_cache_ends(rng, layer_of, kind):
+    layer, x = layer_of(kind), normal(rng, 2, 4, 8)
+    cache, outputs = layer.empty_cache(2, 4), []
+    for start, end in ((0, 2), (2, 3), (3, 4)):
+        mask = masks.causal(end - start, 4, offset=start)
+        outputs.append(array(layer(x[:, start:end], attention_mask=mask, cache=cache)))
+    expected = array(layer(x, attention_mask=masks.causal(4)))
+    np.testing.assert_allclose(np.concatenate(outputs, axis=1), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["one head", "everything"])
+def test_a_compiled_loop_decodes_the_same(rng, layer_of, jit, kind):
+    layer, x = layer_of(kind), normal(rng, 2, 5, 8)
 
     def decode(x):
         def step(t, key, value, y):
@@ -244,6 +386,44 @@ def test_symbolic_shapes_are_the_real_ones(rng):
     assert [tuple(w.shape) for w in symbolic.weights] == [tuple(w.shape) for w in layer.weights]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_survives_its_configuration(rng, layer_of, reborn, kind):
+    layer, x = layer_of(kind), normal(rng, 2, 4, 8)
+    copy = reborn(layer, x)
+    assert [weight.path for weight in copy.weights] == [weight.path for weight in layer.weights]
+    np.testing.assert_array_equal(array(copy(x)), array(layer(x)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_survives_a_keras_file(rng, scramble, tmp_path, kind):
+    x, positions = keras.Input((None, 8)), keras.Input((None,), dtype="int32")
+    layer = MultiHeadAttention(**{"num_heads": 4, "head_dim": 4, **KINDS[kind]()})
+    model = scramble(keras.Model([x, positions], layer(x, positions=positions)))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    inputs = [normal(rng, 2, 3, 8), np.array([[0, 1, 2], [5, 0, 1]], "int32")]
+    np.testing.assert_array_equal(array(loaded(inputs)), array(model(inputs)))
+
+
+@pytest.mark.parametrize("kind", POSITIONED)
+def test_float16_stays_close_to_float32(rng, layer_of, kind):
+    half, full, x = layer_of(kind, dtype="mixed_float16"), layer_of(kind), normal(rng, 2, 4, 8)
+    mask = array(masks.causal(4)).copy()
+    mask[:, :, 2] = False
+    y = half(x, attention_mask=mask)
+    assert keras.backend.standardize_dtype(y.dtype) == "float16"
+    assert all(weight.dtype == "float32" for weight in half.weights if "seed" not in weight.path)
+    np.testing.assert_allclose(array(y), array(full(x, attention_mask=mask)), atol=0.01)
+
+
+def test_turned_queries_and_keys_stay_in_half_precision(rng):
+    layer, x = MultiHeadAttention(2, 4, rotary=Rotary(), normalize=True, dtype="mixed_float16"), normal(rng, 1, 3, 8)
+    layer(x)
+    x = ops.cast(x, "float16")
+    for tensor in (layer.project_query(x, np.arange(3)), *layer.project_memory(x)):
+        assert keras.backend.standardize_dtype(tensor.dtype) == "float16"
+
+
 @pytest.mark.parametrize("changes", [{}, {"value_dim": 5, "num_kv_heads": 2, "dropout": 0.1, "use_bias": False}])
 def test_it_survives_its_configuration(rng, scramble, reborn, changes):
     layer, x, memory = MultiHeadAttention(4, 3, **changes), normal(rng, 2, 3, 8), normal(rng, 2, 5, 6)
@@ -262,9 +442,22 @@ def test_it_survives_a_keras_file(rng, scramble, tmp_path):
     np.testing.assert_array_equal(array(loaded(inputs)), array(model(inputs)))
 
 
-def test_heads_that_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match="num_kv_heads: 3 does not divide num_heads 4"):
-        MultiHeadAttention(4, 8, num_kv_heads=3)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_kv_heads": 3}, "num_kv_heads: 3 does not divide num_heads 4"),
+        ({"num_heads": 0}, "num_heads: 0; it is at least 1"),
+        ({"score": "scaled"}, r"score: 'scaled'; did you mean 'scaled_dot'\?"),
+        ({"dropout": 1.0}, "rate: 1.0; dropout takes a share from 0 up to, not including, 1"),
+        ({"rotary": Rotary(), "head_dim": 5}, "x: head width 5 is odd"),
+        ({"bias": ALiBi(3)}, r"bias: shape \(1, 3, 3, 3\) does not broadcast to \(1, 4, 3, 3\)"),
+        ({"bias": RelativeBias(2)}, r"bias: shape \(1, 2, 3, 3\) does not broadcast to \(1, 4, 3, 3\)"),
+        ({"bias": RelativeBias(4, 2)}, "num_buckets, max_distance: 0 near distances"),
+    ],
+)
+def test_a_wrong_argument_is_named(rng, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MultiHeadAttention(**{"num_heads": 4, "head_dim": 8, **arguments})(normal(rng, 1, 3, 8))
 
 
 @pytest.mark.parametrize(

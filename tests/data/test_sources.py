@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from zoo.data import SourceError, load, load_train_and_dev, read_lines, sources, toy
 
+KINDS = ", ".join(sorted(["jsonl", "tfds", "toy", "tsv", *sources.BUILDERS]))
 PAIRS = [{"source": f"one {i}", "target": f"eins {i}"} for i in range(40)]
 
 
@@ -174,8 +175,8 @@ def test_a_file_is_all_train(message, tmp_path):
     [
         ("multi3k/en-de", "no source 'multi3k/en-de'; did you mean 'multi30k'?"),
         ("tvs:pairs.txt", "no source 'tvs:pairs.txt'; did you mean 'tsv'?"),
-        ("quark", "no source 'quark'; there is jsonl, multi30k, tfds, toy, tsv"),
-        ("", "no source ''; there is jsonl, multi30k, tfds, toy, tsv"),
+        ("quark", "no source 'quark'; there is " + KINDS),
+        ("", "no source ''; there is " + KINDS),
         ("pairs.tsv", "no source 'pairs.tsv'; did you mean 'tsv:pairs.tsv'?"),
         ("pairs.jsonl.gz", "no source 'pairs.jsonl.gz'; did you mean 'jsonl:pairs.jsonl.gz'?"),
         ("tsv:", "'tsv:' names nothing; it takes tsv:FILE"),

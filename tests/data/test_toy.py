@@ -89,7 +89,7 @@ def test_a_reversed_pair_swaps_the_sides():
 
 
 def test_toys_names_every_pair():
-    assert set(toy.TOYS) == {"numbers/en-de", "numbers/de-en", "numbers/en-fr", "numbers/fr-en"}
+    assert set(toy.TOYS) > {"numbers/en-de", "numbers/de-en", "numbers/en-fr", "numbers/fr-en"}
     assert toy.TOYS["numbers/de-en"](split="test") == toy.numbers("de-en", split="test")
 
 

@@ -7,30 +7,41 @@
 Inside a compiled function the maps are that function's own tensors: open capture() inside it and return them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import NamedTuple
 
 from keras import KerasTensor
 
-_maps: ContextVar[dict[str, KerasTensor] | None] = ContextVar("maps", default=None)
+
+class _Capture(NamedTuple):
+    maps: dict[str, KerasTensor]
+    added: Mapping[str, KerasTensor]
+
+
+_captures: ContextVar[_Capture | None] = ContextVar("captures", default=None)
 _path: ContextVar[str] = ContextVar("path", default="attend")
 
 
 @contextmanager
-def capture() -> Iterator[dict[str, KerasTensor]]:
+def capture(added: Mapping[str, KerasTensor] | None = None) -> Iterator[dict[str, KerasTensor]]:
     """Collects the attention weights of everything that attends inside the block.
+
+    Args:
+        added: By layer path, what is added to that layer's weights before they mix values. Zeros, by which one
+            then differentiates, give a loss' gradient with respect to each weight: see zoo/attention/explain.py.
 
     Yields:
         A dict that fills while layers are called: layer path -> (B, N, T, S), float32, before dropout.
         A layer called again under the same path appears as PATH, PATH#2, PATH#3 ...
     """
     maps: dict[str, KerasTensor] = {}
-    token = _maps.set(maps)
+    token = _captures.set(_Capture(maps, added or {}))
     try:
         yield maps
     finally:
-        _maps.reset(token)
+        _captures.reset(token)
 
 
 @contextmanager
@@ -43,14 +54,20 @@ def recorded_as(path: str) -> Iterator[None]:
         _path.reset(token)
 
 
-def record(weights: KerasTensor) -> None:
-    """Hands one map to the innermost open capture(), if there is one."""
-    maps = _maps.get()
-    if maps is None:
-        return
+def recording() -> bool:
+    """Tells whether somebody looks."""
+    return _captures.get() is not None
+
+
+def record(weights: KerasTensor) -> KerasTensor:
+    """Hands one map to the innermost open capture(), if there is one; returns the weights to go on with."""
+    captured = _captures.get()
+    if captured is None:
+        return weights
     path = name = _path.get()
     calls = 1
-    while name in maps:
+    while name in captured.maps:
         calls += 1
         name = f"{path}#{calls}"
-    maps[name] = weights
+    captured.maps[name] = weights
+    return weights + captured.added[name] if name in captured.added else weights

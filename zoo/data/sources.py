@@ -1,6 +1,6 @@
 """Reads a SOURCE into memory: the zoo's own builders, any TFDS builder, the user's files, or a toy.
 
-multi30k/en-de        the zoo's own TFDS builders: raw files from data_dir or $ZOO_DATA, else downloaded
+multi30k/en-de, sst2  the zoo's own TFDS builders: raw files from data_dir or $ZOO_DATA, else downloaded
 tfds:NAME[:SPLIT]     any builder of tensorflow-datasets
 tsv:FILE, jsonl:FILE  the user's own examples, gzipped or not
 toy:NAME              generated on the spot
@@ -28,7 +28,10 @@ from zoo.data.files import SourceError, read_jsonl, read_tsv
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-BUILDERS = {"multi30k": "zoo.data.builders.multi30k.multi30k_dataset_builder"}
+BUILDERS = {
+    name: f"zoo.data.builders.{name}.{name}_dataset_builder"
+    for name in ("multi30k", "sst2", "trec", "ag_news_10k", "bbc_news", "atis", "snips", "fdu_mtl")
+}
 
 Example = TypeVar("Example", bound=Mapping[str, str])
 
@@ -49,7 +52,7 @@ def load(
     """Reads one split of a source into memory.
 
     Args:
-        source: "multi30k/en-de", "tfds:NAME[:SPLIT]", "tsv:FILE", "jsonl:FILE" or "toy:NAME".
+        source: "multi30k/en-de", "sst2", "tfds:NAME[:SPLIT]", "tsv:FILE", "jsonl:FILE" or "toy:NAME".
         split: A split of the source. TFDS builders take slices too ("train[:10%]"); a file is all "train". A SPLIT in
             the source goes before this one.
         data_dir: For the zoo's own builders the folder of the raw files, or its parent; None looks into $ZOO_DATA,

@@ -111,6 +111,11 @@ class Tokenizer:
             temporary.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
 
     @property
+    def library_tokenizer(self) -> tokenizers.Tokenizer:
+        """The tokenizer of the `tokenizers` library behind this one."""
+        return self._tokenizer
+
+    @property
     def vocabulary_size(self) -> int:
         return self._tokenizer.get_vocab_size()
 

@@ -3,15 +3,16 @@
 import datetime
 import functools
 import random
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from num2words import num2words
 
 from zoo.config import nearest
+from zoo.data.toy_texts import SIZES, checked_count, places, polarity, split_of
+
+__all__ = ["PAIRS", "SIZES", "TOYS", "number_intents", "number_tags", "numbers"]
 
 PAIRS = ("en-de", "de-en", "en-fr", "fr-en")
-SIZES = {"train": 2000, "validation": 200, "test": 200}
 
 _MONTHS = {
     "en": "January February March April May June July August September October November December",
@@ -20,6 +21,19 @@ _MONTHS = {
 }
 _DATES = {"en": "the {day} of {month} {year}", "de": "der {day} {month} {year}", "fr": "le {day} {month} {year}"}
 _SUMS = {"en": "{a} plus {b} is {total}", "de": "{a} plus {b} ist {total}", "fr": "{a} plus {b} font {total}"}
+
+# Intent -> ways to say it.
+_REQUESTS = {
+    "number": ("write down {number}", "the answer is {number}", "can you spell {number}", "{number} is what i counted"),
+    "add": ("add {a} to {b}", "what is {a} plus {b}", "the sum of {a} and {b}", "{a} plus {b} is {total}"),
+    "date": (
+        "the {day} of {month} {year}",
+        "what happened on {month} {day} {year}",
+        "i was born on the {day} of {month} {year}",
+        "it is the year {year} and today is {month} the {day}",
+    ),
+}
+_TAGS = {"a": "number", "b": "number", "total": "number"}
 
 # What a sentence is about: a number, the two terms of a sum, or a day.
 _Fact = int | tuple[int, int] | datetime.date
@@ -46,18 +60,58 @@ def numbers(pair: str = "en-de", count: int | None = None, seed: int = 0, split:
     """
     if pair not in PAIRS:
         raise ValueError(f"pair {pair!r}: {nearest(pair, PAIRS)}")
-    if split not in SIZES:
-        raise ValueError(f"no split {split!r}; {nearest(split, SIZES)}")
-    facts = [fact for fact in _facts() if _split_of(fact) == split]
-    count = SIZES[split] if count is None else count
-    if not 1 <= count <= len(facts):
-        raise ValueError(f"count {count}: the {split} split has 1 to {len(facts)} examples")
     source, target = pair.split("-")
-    chosen = random.Random(seed).sample(facts, count)
+    chosen = _drawn_facts(random.Random(seed), count, split)
     return [{"source": _say(fact, source), "target": _say(fact, target)} for fact in chosen]
 
 
-TOYS = {f"numbers/{pair}": functools.partial(numbers, pair) for pair in PAIRS}
+def number_tags(count: int | None = None, seed: int = 0, split: str = "train") -> list[dict[str, str]]:
+    """Draws different English requests with numbers, sums and dates, spelled out, and tags every word.
+
+        {"text": "the fourth of March two thousand six", "tags": "O B-day O B-month B-year I-year I-year"}
+
+    A fact belongs to the same split whatever the count and the seed: splits never share a text.
+
+    Args:
+        count: How many examples; None takes the split's entry in SIZES.
+        seed: The same seed gives the same examples in the same order.
+        split: "train", "validation" or "test".
+
+    Returns:
+        Examples {"text": words, "tags": one of O, B-number, I-number, B-day, B-month, B-year ... for each word}.
+
+    Raises:
+        ValueError: For an unknown split, or more examples than there are.
+    """
+    return [{"text": text, "tags": tags} for text, _, tags in _requests(count, seed, split)]
+
+
+def number_intents(count: int | None = None, seed: int = 0, split: str = "train") -> list[dict[str, str]]:
+    """Draws the texts of `number_tags`, and tells what each is about.
+
+        {"text": "add one to two", "intent": "add", "slots": "O B-number O B-number"}
+
+    Args:
+        count: As for `number_tags`.
+        seed: As for `number_tags`.
+        split: As for `number_tags`.
+
+    Returns:
+        Examples {"text": ..., "intent": "number", "add" or "date", "slots": the tags}.
+
+    Raises:
+        ValueError: As `number_tags`.
+    """
+    return [{"text": text, "intent": intent, "slots": tags} for text, intent, tags in _requests(count, seed, split)]
+
+
+TOYS: dict[str, Callable[..., list[dict[str, str]]]] = {
+    **{f"numbers/{pair}": functools.partial(numbers, pair) for pair in PAIRS},
+    "numbers/tags": number_tags,
+    "numbers/intent": number_intents,
+    "polarity": polarity,
+    "places/questions": places,
+}
 
 
 def _facts() -> Iterator[_Fact]:
@@ -68,9 +122,39 @@ def _facts() -> Iterator[_Fact]:
     yield from map(datetime.date.fromordinal, range(first.toordinal(), last.toordinal() + 1))
 
 
-def _split_of(fact: _Fact) -> str:
-    # A checksum of the fact itself: Python's hash() differs from run to run, a draw would depend on count and seed.
-    return {0: "validation", 1: "test"}.get(zlib.crc32(repr(fact).encode()) % 10, "train")
+def _drawn_facts(dice: random.Random, count: int | None, split: str) -> list[_Fact]:
+    facts = [fact for fact in _facts() if split_of(repr(fact)) == split]
+    return dice.sample(facts, checked_count(count, split, len(facts)))
+
+
+def _requests(count: int | None, seed: int, split: str) -> Iterator[tuple[str, str, str]]:
+    """Yields text, intent and tags."""
+    dice = random.Random(seed)
+    for fact in _drawn_facts(dice, count, split):
+        intent, values = _spelled(fact)
+        words: list[str] = []
+        tags: list[str] = []
+        for piece in dice.choice(_REQUESTS[intent]).split():
+            if not piece.startswith("{"):
+                words.append(piece)
+                tags.append("O")
+                continue
+            name = piece[1:-1]
+            found, tag = values[name].split(), _TAGS.get(name, name)
+            words += found
+            tags += [f"B-{tag}", *[f"I-{tag}"] * (len(found) - 1)]
+        yield " ".join(words), intent, " ".join(tags)
+
+
+def _spelled(fact: _Fact) -> tuple[str, dict[str, str]]:
+    """Returns the intent of a fact, and its parts in English words."""
+    if isinstance(fact, int):
+        return "number", {"number": _number(fact, "en")}
+    if isinstance(fact, tuple):
+        a, b, total = (_number(number, "en") for number in (*fact, sum(fact)))
+        return "add", {"a": a, "b": b, "total": total}
+    day, month = _number(fact.day, "en", to="ordinal"), _MONTHS["en"].split()[fact.month - 1]
+    return "date", {"day": day, "month": month, "year": _number(fact.year, "en", to="year")}
 
 
 def _say(fact: _Fact, language: str) -> str:

@@ -3,6 +3,7 @@
 from zoo.layers.embedding import TokenEmbedding
 from zoo.layers.feedforward import FeedForward
 from zoo.layers.packing import PackedMask, Segments
+from zoo.layers.pooling import KeyMask, MeanPooling
 from zoo.layers.transformer import BlockCache, Decoder, DecoderBlock, Encoder, EncoderBlock
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "Encoder",
     "EncoderBlock",
     "FeedForward",
+    "KeyMask",
+    "MeanPooling",
     "PackedMask",
     "Segments",
     "TokenEmbedding",

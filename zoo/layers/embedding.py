@@ -14,6 +14,7 @@ class TokenEmbedding(keras.layers.ReversibleEmbedding):
     Args:
         vocabulary_size: V.
         width: D.
+        scale: Whether rows are multiplied by sqrt(D); models that normalize their embeddings do without.
 
     Call args:
         x: Integer ids (B, T); with reverse=True vectors (B, T, D).
@@ -25,16 +26,18 @@ class TokenEmbedding(keras.layers.ReversibleEmbedding):
     Source: Vaswani et al. 2017, section 3.4; Press & Wolf 2017.
     """
 
-    def __init__(self, vocabulary_size: int, width: int, **kwargs):
+    def __init__(self, vocabulary_size: int, width: int, scale: bool = True, **kwargs):
         kwargs.setdefault("embeddings_initializer", keras.initializers.RandomNormal(stddev=width**-0.5))
         super().__init__(vocabulary_size, width, **kwargs)
+        self.scale = scale
         # Keras leaves the table in float32 here, so that logits would change type with whoever calls.
         self.reverse_dtype = self.reverse_dtype or self.compute_dtype
 
     def call(self, x: KerasTensor, reverse: bool = False) -> KerasTensor:
         y = super().call(x, reverse=reverse)
-        return y if reverse else y * self.output_dim**0.5
+        return y if reverse or not self.scale else y * self.output_dim**0.5
 
     def get_config(self) -> dict:
         config = super().get_config()
-        return {"vocabulary_size": config.pop("input_dim"), "width": config.pop("output_dim"), **config}
+        sizes = {"vocabulary_size": config.pop("input_dim"), "width": config.pop("output_dim")}
+        return {**sizes, **config, "scale": self.scale}

@@ -1,3 +1,6 @@
 """Models: functional-API builders. MODELS maps each name to where its builder lives; nothing is imported before use."""
 
-MODELS = {"encoder_decoder": "zoo.models.encoder_decoder:encoder_decoder"}
+MODELS = {
+    "encoder": "zoo.models.encoder:encoder",
+    "encoder_decoder": "zoo.models.encoder_decoder:encoder_decoder",
+}

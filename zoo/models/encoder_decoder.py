@@ -10,6 +10,7 @@ from keras import KerasTensor, ops
 from zoo.attention import Dropout, Learned, Sinusoidal, masks
 from zoo.config import Config, ConfigError
 from zoo.layers import BlockCache, Decoder, Encoder, PackedMask, Segments, TokenEmbedding
+from zoo.models.functional import Functional
 
 PAD, START, END = 0, 1, 2
 
@@ -63,7 +64,7 @@ class EncoderDecoderConfig(Config):
 
 
 @keras.saving.register_keras_serializable("zoo")
-class EncoderDecoder(keras.Model):
+class EncoderDecoder(Functional):
     """A functional model from {"source", "target"} to logits, which can also be run half by half.
 
     `encode` and `decode` are the very functions that the functional model was built from, so training and
@@ -75,26 +76,17 @@ class EncoderDecoder(keras.Model):
         decode(target, None, memory_segments, cache=cache, position=t) -> logits, the cache updated in place
     """
 
-    def __init__(
-        self, *args, config: EncoderDecoderConfig, encode: Callable, decode: Callable, start_cache: Callable, **kwargs
-    ):
+    config_class = EncoderDecoderConfig
+
+    def __init__(self, *args, encode: Callable, decode: Callable, start_cache: Callable, **kwargs):
         super().__init__(*args, **kwargs)
-        self.config = config
         self.encode = encode
         self.decode = decode
         self.start_cache = start_cache
 
-    def get_config(self) -> dict:
-        return {"config": self.config.to_dict(), "name": self.name, "dtype": self.dtype_policy.name}
-
     @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "EncoderDecoder":
-        current = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(config["dtype"])
-        try:
-            return encoder_decoder(EncoderDecoderConfig.from_dict(config["config"]), name=config["name"])
-        finally:
-            keras.config.set_dtype_policy(current)
+    def build_from(cls, config: EncoderDecoderConfig, name: str) -> "EncoderDecoder":
+        return encoder_decoder(config, name)
 
 
 def encoder_decoder(config: EncoderDecoderConfig, name: str = "encoder_decoder") -> EncoderDecoder:

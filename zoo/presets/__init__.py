@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.config import ConfigError, nearest
+from zoo.presets.hub import HUB, find_hub_folder, is_hub_folder
 
 SHIPPED = Path(__file__).parent
 CARD = "preset.json"
@@ -19,18 +20,24 @@ def find(name: str | Path) -> Path:
     """Finds a preset's folder.
 
     Args:
-        name: A shipped preset's name, or a folder.
+        name: A shipped preset's name, a folder, or "hf://owner/name".
+
+    Returns:
+        A folder that holds a preset, or a model as the Hugging Face hub has them.
 
     Raises:
-        FileNotFoundError: If there is neither; it names the nearest shipped one.
+        FileNotFoundError: If there is none; it names the nearest shipped one, or says how a hub model is to be had.
     """
     if str(name) in shipped():
         return shipped()[str(name)]
-    if (Path(name) / CARD).is_file():
+    if str(name).startswith(HUB):
+        return find_hub_folder(str(name))
+    if (Path(name) / CARD).is_file() or is_hub_folder(Path(name)):
         return Path(name)
     if Path(name).is_dir():
         raise FileNotFoundError(
-            f"preset {str(name)!r}: the folder holds no {CARD}; give one that `zoo train --out` wrote"
+            f"preset {str(name)!r}: the folder holds neither {CARD} nor config.json; give one that `zoo train --out` "
+            "wrote, or a model of the hub"
         )
     raise FileNotFoundError(f"no preset {str(name)!r}, and no such folder; {nearest(str(name), shipped())}")
 

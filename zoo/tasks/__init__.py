@@ -10,7 +10,14 @@ from zoo.presets import shipped
 if TYPE_CHECKING:
     from zoo.tasks.task import Task
 
-TASKS = {"translation": "zoo.tasks.translation:Translation"}
+TASKS = {
+    "translation": "zoo.tasks.translation:Translation",
+    "classification": "zoo.tasks.classification:Classification",
+    "tagging": "zoo.tasks.tagging:Tagging",
+    "question_answering": "zoo.tasks.question_answering:QuestionAnswering",
+    "embedding": "zoo.tasks.embedding:Embedding",
+    "multitask": "zoo.tasks.multitask:Multitask",
+}
 
 
 def task_class(name: str) -> "type[Task]":

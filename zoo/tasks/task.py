@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 import keras
 
 from zoo.checkpoints import by_path, load, save
-from zoo.config import Config
+from zoo.config import Config, ConfigError
 from zoo.files import replacing
 from zoo.presets import CARD, read_card
 from zoo.training import Position, TrainingConfig
@@ -65,6 +65,24 @@ class Task(abc.ABC, Generic[Recipe]):
     def __call__(self, inputs: str | Sequence[str], **settings: Any) -> Any:
         """Turns inputs into outputs: one for a single text, a list for a list."""
 
+    def settings(self, assignments: Sequence[str]) -> dict[str, Any]:
+        """Turns texts such as "beams=1" into what calls and evaluate() take.
+
+        Raises:
+            ConfigError: For an unknown setting, or where a task has none.
+        """
+        if assignments:
+            raise ConfigError(f"--set {assignments[0]!r}: {self.recipe.task} has no settings")
+        return {}
+
+    def report(self, inputs: Sequence[str], **settings: Any) -> list[dict[str, Any]]:
+        """Turns inputs into outputs with what else is known of them.
+
+        Returns:
+            For each input a dict that JSON can hold: "output", what a call returns, and whatever the task adds.
+        """
+        return [{"output": output} for output in self(inputs, **settings)]
+
     @abc.abstractmethod
     def check(self, text: str) -> None:
         """Tells whether an input can be worked on; raises ValueError where it cannot."""
@@ -98,6 +116,11 @@ class Task(abc.ABC, Generic[Recipe]):
             Where the run ended.
         """
 
+    @property
+    def saved_weights(self) -> dict[str, keras.Variable]:
+        """The weights that the task's folder holds, by path."""
+        return by_path(self.model.weights)
+
     @abc.abstractmethod
     def save_vocabulary(self, folder: Path) -> None:
         """Writes what the task needs besides recipe and weights."""
@@ -117,7 +140,7 @@ class Task(abc.ABC, Generic[Recipe]):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.save_vocabulary(folder)
-        save(folder / WEIGHTS, by_path(self.model.weights), dtype=dtype)
+        save(folder / WEIGHTS, self.saved_weights, dtype=dtype)
         with replacing(folder / CARD) as temporary:
             text = json.dumps({"recipe": self.recipe.to_dict(), **self.card}, indent=2, ensure_ascii=False)
             temporary.write_text(text + "\n", encoding="utf-8")
@@ -128,5 +151,5 @@ class Task(abc.ABC, Generic[Recipe]):
         folder = Path(folder)
         card = read_card(folder)
         task = cls.from_vocabulary(cast(Recipe, cls.recipe_class.from_dict(card.pop("recipe"))), folder, card)
-        load(folder / WEIGHTS, by_path(task.model.weights))
+        load(folder / WEIGHTS, task.saved_weights)
         return task

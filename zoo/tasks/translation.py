@@ -114,6 +114,9 @@ class Translation(Task[TranslationRecipe]):
         texts = [self.target_tokenizer.decode([h.tokens for h in found]) for found in hypotheses]
         return texts if config.n_best > 1 else [text for (text,) in texts]
 
+    def settings(self, assignments: Sequence[str]) -> dict[str, Any]:
+        return self.recipe.generation.override(assignments).to_dict()
+
     def check(self, text: str) -> None:
         """Tells whether a text can be translated.
 

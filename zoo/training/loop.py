@@ -47,6 +47,7 @@ class Run:
         config: The run's settings.
         evaluate: Returns dev metrics of the model as it stands; called with the averaged weights in place.
         keep_best: Called, with the averaged weights in place, whenever the monitored metric is the best so far.
+        learning_rates: See make_train_step.
         checkpoint: File of the run's own state; nothing is saved where None.
         logdir: Folder for TensorBoard; nothing is written where None.
     """
@@ -60,6 +61,7 @@ class Run:
         *,
         evaluate: Callable[[], Mapping[str, float]],
         keep_best: Callable[[], None],
+        learning_rates: Mapping[str, float] | None = None,
         checkpoint: str | Path | None = None,
         logdir: str | Path | None = None,
     ):
@@ -79,6 +81,7 @@ class Run:
             loss,
             clip_norm=config.optimizer.clip_norm,
             average=self.average,
+            learning_rates=learning_rates,
             jit=config.jit,
         )
 

@@ -1,6 +1,6 @@
 """The training step: forward, backward, clip, update, average, as one XLA program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
@@ -51,6 +51,7 @@ def make_train_step(
     *,
     clip_norm: float,
     average: MovingAverage | None = None,
+    learning_rates: Mapping[str, float] | None = None,
     jit: bool = True,
 ) -> Callable[[dict], dict[str, KerasTensor]]:
     """Compiles one optimizer step.
@@ -61,6 +62,7 @@ def make_train_step(
         loss: Called as loss(model, batch, training=True).
         clip_norm: The longest gradient, over all variables together.
         average: Follows the variables.
+        learning_rates: Variable path -> share of the learning rate; 1 where it is not named.
         jit: Whether XLA compiles the step; one program for each shape of a batch.
 
     Returns:
@@ -73,6 +75,7 @@ def make_train_step(
         raise RuntimeError(f"backend {keras.backend.backend()!r}: training runs on tensorflow; set KERAS_BACKEND")
     variables = model.trainable_variables
     optimizer.build(variables)
+    shares = learning_rates or {}
 
     def step(batch):
         with tf.GradientTape() as tape:
@@ -82,7 +85,10 @@ def make_train_step(
         norm = tf.linalg.global_norm(gradients)
         scale = ops.minimum(1.0, clip_norm / ops.maximum(norm, 1e-12))
         learning_rate = optimizer.learning_rate
+        slow = [(v, ops.copy(v.value), shares[v.path]) for v in variables if shares.get(v.path, 1.0) != 1.0]
         optimizer.apply([gradient * scale for gradient in gradients], variables)
+        for variable, before, share in slow:
+            variable.assign(before + share * (variable - before))
         if average is not None:
             average.update(optimizer.iterations)
         return {"loss": value, "learning_rate": learning_rate, "gradient_norm": norm, **metrics}

@@ -1,0 +1,282 @@
+"""Every task over an encoder learns a small problem, scores itself, and survives its folder."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import zoo
+from zoo.cli import main
+from zoo.config import ConfigError
+from zoo.data.texts import Encoding, TextBatchingConfig, TextTokenizer
+from zoo.models.encoder import EncoderConfig, EncoderHeadsConfig, HeadConfig
+from zoo.tasks.classification import Classification, ClassificationRecipe
+from zoo.tasks.embedding import Embedding
+from zoo.tasks.labels import find_classes, read_label, word_starts
+from zoo.tasks.multitask import Multitask, MultitaskRecipe
+from zoo.tasks.question_answering import QuestionAnswering, QuestionAnsweringRecipe
+from zoo.tasks.tagging import Tagging, TaggingRecipe
+from zoo.training import OptimizerConfig, TrainingConfig
+from zoo.training.adapt import AdaptConfig
+
+FIXTURES = Path(__file__).parents[1] / "checkpoints" / "fixtures"
+THINGS = ("soup", "bread", "film", "song", "book", "room")
+GOOD, BAD = ("good", "fine", "lovely"), ("bad", "awful", "dull")
+
+OPINIONS = [
+    {"text": f"the {thing} was {word}", "label": "positive" if word in GOOD else "negative"}
+    for thing in THINGS
+    for word in (*GOOD, *BAD)
+]
+ORDERS = [
+    {"text": f"bring {count} {thing} now", "tags": "O B-count B-thing O", "intent": "bring"}
+    for thing in THINGS
+    for count in ("one", "two", "three")
+] + [
+    {"text": f"where is my {thing}", "tags": "O O O B-thing", "intent": "ask"}
+    for thing in THINGS
+]  # fmt: skip
+PASSAGES = [
+    {"text": "who ate", "second": f"{name} ate the {thing}", "span": name, "answer_start": "0"}
+    for name in ("anna", "bert", "carla")
+    for thing in THINGS
+]
+SMALL = EncoderConfig(
+    vocabulary_size=0, width=16, num_heads=2, feedforward_dim=32, num_layers=1, dropout=0.0, num_segments=2
+)
+TRAINING = TrainingConfig(
+    steps=60,
+    evaluate_every=30,
+    average_decay=0.0,
+    label_smoothing=0.0,
+    jit=False,
+    log_every=30,
+    save_every=30,
+    optimizer=OptimizerConfig(learning_rate=0.02, schedule="constant", warmup_steps=5),
+)
+BATCHING = TextBatchingConfig(buckets=(8, 16), batch_size=8)
+
+
+def recipe(kind, heads, monitor, **changes):
+    return kind(
+        model=EncoderHeadsConfig(SMALL, heads),
+        training=dataclasses.replace(TRAINING, monitor=monitor),
+        batching=BATCHING,
+        **changes,
+    )
+
+
+def trained(task, examples, tmp_path):
+    task.fit(examples, examples, out=tmp_path)
+    return task
+
+
+# === Classification ===
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    made = recipe(ClassificationRecipe, {"label": HeadConfig(pooling="mean", dropout=0.0)}, "accuracy")
+    folder = tmp_path_factory.mktemp("classifier")
+    return trained(Classification.from_examples(made, OPINIONS), OPINIONS, folder), folder
+
+
+def test_a_classifier_learns(classifier):
+    task, _ = classifier
+    assert task(["the room was lovely", "the song was awful"]) == ["positive", "negative"]
+    assert task("the book was good") == "positive"
+    scores = task.evaluate(OPINIONS)
+    assert scores["accuracy"] == scores["f1"] == 100
+    assert 0 <= scores["ece"] < 20
+
+
+def test_probabilities_are_those_of_all_classes_likeliest_first(classifier):
+    task, _ = classifier
+    (found,) = task.probabilities(["the soup was dull"])
+    assert list(found) == ["negative", "positive"]
+    assert sum(found.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_an_answer_does_not_depend_on_the_other_texts(classifier):
+    task, _ = classifier
+    texts = [example["text"] for example in OPINIONS] + ["good " * 7]
+    together = task.probabilities(texts)
+    for text, found in zip(texts[::7], together[::7]):
+        alone = task.probabilities([text])[0]
+        assert found == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_task_survives_its_folder(classifier):
+    task, folder = classifier
+    loaded = zoo.load(folder)
+    assert type(loaded) is Classification
+    assert loaded.recipe == task.recipe
+    assert loaded.probabilities(["a lovely room"]) == [pytest.approx(task.probabilities(["a lovely room"])[0])]
+
+
+def test_a_text_that_is_too_long_is_cut_and_counted(classifier):
+    task, _ = classifier
+    before = task.cut
+    assert task("the room was lovely " * 20) in ("positive", "negative")
+    assert task.cut == before + 1
+
+
+def test_bad_texts_and_labels_are_named(classifier):
+    task, _ = classifier
+    with pytest.raises(ValueError, match="input 2: ' ' is empty"):
+        task(["good", " "])
+    with pytest.raises(ValueError, match=r"example 1: no class 'positiv'; did you mean 'positive'\?"):
+        task.evaluate([{"text": "good", "label": "positiv"}])
+    with pytest.raises(ValueError, match="name one class only"):
+        Classification.from_examples(task.recipe.__class__(), [{"text": "a b", "label": "x"}] * 3)
+
+
+def test_the_command_line_prints_label_and_probability(classifier, capsys):
+    _, folder = classifier
+    assert main(["predict", str(folder), "the room was lovely", ""]) == 2
+    printed = capsys.readouterr()
+    label, probability = printed.out.splitlines()[0].split("\t")
+    assert (label, 0.5 < float(probability) <= 1) == ("positive", True)
+    assert "input 2: '' is empty" in printed.err
+    assert main(["predict", str(folder), "the room was lovely", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["classes"]) == {"positive", "negative"}
+    assert main(["predict", str(folder), "fine", "--set", "beams=1"]) == 2
+    assert "classification has no settings" in capsys.readouterr().err
+
+
+def test_several_labels_and_numbers_are_learned_too(tmp_path):
+    examples = [
+        {
+            "text": e["text"],
+            "label": f"{e['label']},food" if ("soup" in e["text"] or "bread" in e["text"]) else e["label"],
+        }
+        for e in OPINIONS
+    ]
+    made = recipe(ClassificationRecipe, {"label": HeadConfig(kind="labels", pooling="mean", dropout=0.0)}, "accuracy")
+    task = trained(Classification.from_examples(made, examples), examples, tmp_path / "labels")
+    assert sorted(task("the soup was good")) == ["food", "positive"]
+    assert task("the film was bad") == ["negative"]
+    numbers = [{"text": e["text"], "label": "1.5" if e["label"] == "positive" else "-1.5"} for e in OPINIONS]
+    made = recipe(ClassificationRecipe, {"label": HeadConfig(kind="number", pooling="mean", dropout=0.0)}, "pearson")
+    task = trained(Classification.from_examples(made, numbers), numbers, tmp_path / "numbers")
+    assert task("the soup was good") > 0.5 > -0.5 > task("the soup was bad")
+    assert task.evaluate(numbers)["pearson"] > 95
+
+
+# === Tags, spans, several tasks ===
+
+
+def test_a_tagger_learns(tmp_path):
+    made = recipe(TaggingRecipe, {"tags": HeadConfig(kind="tags", dropout=0.0)}, "slot_f1")
+    task = trained(Tagging.from_examples(made, ORDERS), ORDERS, tmp_path)
+    assert task("bring two soup now") == ["O", "B-count", "B-thing", "O"]
+    assert task.evaluate(ORDERS)["slot_f1"] == 100
+    with pytest.raises(ValueError, match="example 1: 2 tags for 3 words; each word has one"):
+        task.labelled([{"text": "a b c", "tags": "O O"}])
+
+
+def test_a_reader_learns_to_answer(tmp_path):
+    made = recipe(QuestionAnsweringRecipe, {"span": HeadConfig(kind="span", dropout=0.0)}, "f1", window=4)
+    task = trained(QuestionAnswering.from_examples(made, PASSAGES), PASSAGES, tmp_path)
+    assert task("who ate", "bert ate the soup") == "bert"
+    assert task.evaluate(PASSAGES) == {"em": 100, "f1": 100}
+    best = task("who ate", "bert ate the soup", n_best=3)
+    assert [answer.score for answer in best] == sorted((answer.score for answer in best), reverse=True)
+    assert best[0].text == "bert ate the soup"[best[0].start :][: len(best[0].text)]
+    assert task(["who ate"], ["carla ate the bread " + "and the film was good " * 8])[0] != ""
+
+
+def test_several_tasks_share_an_encoder(tmp_path):
+    heads = {"intent": HeadConfig(pooling="mean", dropout=0.0), "tags": HeadConfig(kind="tags", dropout=0.0)}
+    made = recipe(MultitaskRecipe, heads, "mean")
+    examples = [
+        {name: value for name, value in example.items() if i % 3 or name != "tags"} for i, example in enumerate(ORDERS)
+    ]
+    task = Multitask.from_examples(made, examples)
+    task.fit(examples, ORDERS, out=tmp_path)
+    assert task("where is my soup") == {"intent": "ask", "tags": ["O", "O", "O", "B-thing"]}
+    scores = task.evaluate(ORDERS)
+    assert (scores["intent_accuracy"], scores["tags_f1"], scores["sentence_accuracy"]) == (100, 100, 100)
+    assert zoo.load(tmp_path)("where is my soup") == task("where is my soup")
+
+
+# === Pretrained encoders ===
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A hub folder with a tokenizer."""
+    folder = Path(shutil.copytree(FIXTURES / "bert", tmp_path / "bert"))
+    tokenizer = TextTokenizer.train([example["text"] for example in OPINIONS], 45)
+    tokenizer.save(folder / "tokenizer.json")
+    return folder
+
+
+def test_a_hub_folder_without_a_head_embeds(hub):
+    embed = zoo.load(hub)
+    assert type(embed) is Embedding
+    vectors = embed(["the soup was good", "the film was bad"])
+    assert vectors.shape == (2, 16)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(embed.similarity(["the soup"], ["the soup", "a"])[0, 0], 1, atol=1e-6)
+
+
+def test_an_adapter_is_saved_without_its_base(hub, tmp_path, monkeypatch):
+    made = ClassificationRecipe(
+        base="hf://somebody/small",
+        model=EncoderHeadsConfig(EncoderConfig(dropout=0.0), {"label": HeadConfig(pooling="mean", dropout=0.0)}),
+        training=dataclasses.replace(TRAINING, monitor="accuracy"),
+        batching=BATCHING,
+        adapt=AdaptConfig(method="lora", rank=2),
+    )
+    with pytest.raises(FileNotFoundError, match="hf://somebody/small: not in"):
+        Classification.from_examples(made, OPINIONS)
+    shutil.copytree(hub, tmp_path / "hub" / "somebody" / "small")
+    monkeypatch.setenv("ZOO_HUB", str(tmp_path / "hub"))
+    task = trained(Classification.from_examples(made, OPINIONS), OPINIONS, tmp_path / "out")
+    assert all("lora_kernel" in path or path.startswith("label_") for path in task.saved_weights)
+    loaded = zoo.load(tmp_path / "out")
+    assert loaded.probabilities(["the soup was good"]) == [pytest.approx(task.probabilities(["the soup was good"])[0])]
+    other = dataclasses.replace(made, adapt=AdaptConfig(method="lora", rank=3))
+    refused = Classification.from_examples(other, OPINIONS)
+    with pytest.raises(ValueError, match="does not fit"):
+        zoo.checkpoints.load(tmp_path / "out" / "weights.safetensors", refused.saved_weights)
+
+
+# === Labels ===
+
+
+def test_words_begin_at_tokens():
+    text = " two  words here"
+    offsets = [(0, 0), (1, 4), (4, 8), (8, 11), (12, 14), (14, 16), (0, 0)]
+    encoding = Encoding(range(7), [0] * 7, offsets, False)
+    assert word_starts(text, encoding) == [1, 2, 4]
+    cut = Encoding(range(4), [0] * 4, offsets[:4], True)
+    assert word_starts(text, cut) == [1, 2, None]
+
+
+def test_classes_are_found_in_alphabetical_order():
+    assert find_classes(HeadConfig(), ["b", "a", "b"]) == ("a", "b")
+    assert find_classes(HeadConfig(kind="labels"), ["b, a", "c", ""]) == ("a", "b", "c")
+    assert find_classes(HeadConfig(kind="tags"), ["B-x", "B-y B-x"]) == ("B-x", "B-y", "O")
+
+
+def test_a_span_that_was_cut_off_is_no_answer():
+    encoding = Encoding(range(6), [0, 0, 1, 1, 1, 1], [(0, 0), (0, 3), (0, 4), (5, 9), (10, 12), (0, 0)], True)
+    head = HeadConfig(kind="span")
+
+    def span(answer, start):
+        return read_label(head, answer, {"answer_start": str(start)}, encoding).tolist()
+
+    assert span("abcd", 5) == [3, 3]
+    assert span("wxyz abcd", 0) == [2, 3]
+    assert span("abcdefgh", 10) == span("", -1) == [0, 0]
+
+
+def test_a_task_has_the_heads_that_it_can_use():
+    task = Tagging.from_examples(TaggingRecipe(model=EncoderHeadsConfig(SMALL, {})), OPINIONS)
+    with pytest.raises(ConfigError, match="the task 'tagging' has one"):
+        task("a")

@@ -1,0 +1,72 @@
+"""The losses of heads against sums written out."""
+
+import keras
+import numpy as np
+import pytest
+
+from zoo.models.encoder import HeadConfig
+from zoo.training.heads import activate, head_loss
+
+CLASSES = ("a", "b", "c")
+SEGMENTS = np.array([[0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 1, 0]])
+
+
+def log_softmax(x, axis=-1):
+    x = x.astype("float64")
+    return x - np.log(np.exp(x).sum(axis=axis, keepdims=True))
+
+
+def loss(head, logits, labels, weights=(1, 1, 1)):
+    logits, labels = keras.ops.convert_to_tensor(logits), keras.ops.convert_to_tensor(labels)
+    return float(head_loss(head, logits, labels, np.array(weights, "float32"), keras.ops.convert_to_tensor(SEGMENTS)))
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 1), (1, 0, 1)])
+def test_a_label_costs_its_negative_log_probability(rng, weights):
+    logits, labels = rng.normal(size=(3, 3)).astype("float32"), np.array([0, 2, 1])
+    expected = -log_softmax(logits)[np.arange(3), labels] @ np.array(weights) / sum(weights)
+    assert loss(HeadConfig(classes=CLASSES), logits, labels, weights) == pytest.approx(expected, abs=1e-5)
+
+
+def test_tags_count_where_they_are_asked_for(rng):
+    logits = rng.normal(size=(3, 4, 3)).astype("float32")
+    labels = np.array([[0, -1, 2, -1], [1, 1, -1, -1], [0, 0, 0, 0]])
+    log_p = log_softmax(logits)
+    asked = [(0, 0), (0, 2), (1, 0), (1, 1)]
+    expected = -np.mean([log_p[b, t, labels[b, t]] for b, t in asked])
+    head = HeadConfig(kind="tags", classes=CLASSES)
+    assert loss(head, logits, labels, (1, 1, 0)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_each_of_several_labels_is_a_question_of_its_own(rng):
+    logits, labels = rng.normal(size=(3, 3)).astype("float32"), rng.integers(0, 2, (3, 3)).astype("float32")
+    p = 1 / (1 + np.exp(-logits.astype("float64")))
+    expected = -np.mean(labels * np.log(p) + (1 - labels) * np.log(1 - p))
+    assert loss(HeadConfig(kind="labels", classes=CLASSES), logits, labels) == pytest.approx(expected, abs=1e-5)
+    far = np.array([[100.0, -100.0, 100.0]] * 3, "float32")
+    assert loss(HeadConfig(kind="labels", classes=CLASSES), far, (far > 0).astype("float32")) == pytest.approx(0)
+
+
+def test_a_number_costs_its_squared_error():
+    logits, labels = np.array([[1.0], [2.0], [5.0]], "float32"), np.array([1.0, 4.0, 4.0], "float32")
+    assert loss(HeadConfig(kind="number"), logits, labels) == pytest.approx(5 / 3)
+
+
+def test_a_span_ends_in_the_second_text_or_nowhere(rng):
+    logits = rng.normal(size=(3, 4, 2)).astype("float32")
+    labels = np.array([[2, 3], [0, 0], [2, 2]])
+    possible = (SEGMENTS == 1) | (np.arange(4) == 0)
+    log_p = log_softmax(np.where(possible[:, :, None], logits, -np.inf), axis=1)
+    expected = -np.mean([log_p[b, labels[b, end], end] for b in range(3) for end in range(2)])
+    head = HeadConfig(kind="span")
+    assert loss(head, logits, labels) == pytest.approx(expected, abs=1e-5)
+    said = keras.ops.convert_to_numpy(activate(head, keras.ops.convert_to_tensor(logits), SEGMENTS))
+    np.testing.assert_allclose(np.exp(said), np.exp(log_p), atol=1e-5)
+
+
+def test_examples_that_say_nothing_cost_nothing():
+    for head, logits, labels in (
+        (HeadConfig(classes=CLASSES), np.ones((3, 3), "float32"), np.zeros(3, int)),
+        (HeadConfig(kind="tags", classes=CLASSES), np.ones((3, 4, 3), "float32"), np.full((3, 4), -1)),
+    ):
+        assert loss(head, logits, labels, (0, 0, 0)) == 0

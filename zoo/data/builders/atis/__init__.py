@@ -1,0 +1,1 @@
+"""ATIS: questions to an airline with intent and slots; the builder is in atis_dataset_builder.py."""

@@ -1,0 +1,364 @@
+"""What the tasks over one encoder share: texts in, heads read off, trained together."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from zoo.checkpoints import by_path, load
+from zoo.checkpoints.hub import open_hub_folder
+from zoo.config import Config, ConfigError, nearest
+from zoo.data import hold_out
+from zoo.data.texts import Encoding, LabelledText, TextBatches, TextBatchingConfig, TextTokenizer
+from zoo.generation.compile import compiled
+from zoo.models.encoder import EncoderHeadsConfig, HeadConfig, encoder
+from zoo.presets.hub import find_hub_folder
+from zoo.tasks.labels import find_classes, read_label
+from zoo.tasks.task import CHECKPOINT, WEIGHTS, Task, TaskRecipe
+from zoo.training import Position, Run, TrainingConfig
+from zoo.training.adapt import AdaptConfig, adapt, learning_rates
+from zoo.training.heads import activate, head_loss
+
+VOCABULARY = "tokenizer.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig(Config):
+    """How the losses of several heads become one.
+
+    Args:
+        weights: Head -> factor; 1 where a head is not named.
+        uncertainty: Whether factors are learned instead, from how noisy each head's answers are.
+
+    Source: uncertainty: Kendall et al. 2018, section 3.2.
+    """
+
+    weights: dict[str, float] = dataclasses.field(default_factory=dict)
+    uncertainty: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TextRecipe(TaskRecipe):
+    """Everything that makes a task over one encoder.
+
+    Args:
+        task: The task's name.
+        source: The training data, a SOURCE.
+        base: A pretrained encoder, "hf://owner/name" or a folder; its sizes and vocabulary stand for the model's own.
+        model: The encoder's sizes, and the heads. A vocabulary_size of 0 is as many tokens as the corpus allows.
+        batching: How texts are laid out in batches.
+        training: How the model is trained.
+        adapt: Which weights of a pretrained encoder learn.
+        losses: How the losses of several heads become one.
+    """
+
+    task: str = ""
+    source: str = ""
+    base: str | None = None
+    model: EncoderHeadsConfig = EncoderHeadsConfig()
+    batching: TextBatchingConfig = TextBatchingConfig()
+    training: TrainingConfig = TrainingConfig(steps=2000, monitor="accuracy", label_smoothing=0.0)
+    adapt: AdaptConfig = AdaptConfig()
+    losses: LossConfig = LossConfig()
+
+
+Recipe = TypeVar("Recipe", bound=TextRecipe)
+
+
+class TextTask(Task[Recipe]):
+    """A tokenizer, an encoder and its heads; each subclass says what goes in and what comes out.
+
+    Args:
+        recipe: The recipe, its heads with their classes.
+        tokenizer: Reads texts.
+        card: See Task.
+    """
+
+    recipe_class: ClassVar[type[TextRecipe]] = TextRecipe
+
+    def __init__(self, recipe: Recipe, tokenizer: TextTokenizer, card: Mapping[str, Any] | None = None):
+        sizes = dataclasses.replace(recipe.model.encoder, vocabulary_size=tokenizer.vocabulary_size)
+        if recipe.base is None:
+            recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=sizes))
+        super().__init__(recipe, card)
+        self.tokenizer = tokenizer
+        keras.utils.set_random_seed(recipe.training.seed)
+        self.model = encoder(recipe.model)
+        self.cut = 0
+        adapt(self.model, recipe.adapt, self.head_layers)
+
+    @property
+    def heads(self) -> Mapping[str, HeadConfig]:
+        return self.recipe.model.heads
+
+    @property
+    def head_layers(self) -> list[keras.layers.Layer]:
+        """The layers behind the encoder, which every method of fine-tuning trains."""
+        starts = tuple(f"{name}_" for name in (*self.heads, "task"))
+        return [layer for layer in self.model.layers if layer.name.startswith(starts)]
+
+    # === Making one ===
+
+    @classmethod
+    def complete(cls, recipe: Recipe, examples: Sequence[Mapping[str, str]]) -> Recipe:
+        """Adds to a recipe what its training examples say: the classes of each head that names none yet."""
+        heads = {
+            name: dataclasses.replace(head, classes=find_classes(head, [e[name] for e in examples if name in e]))
+            if head.has_classes and not head.classes
+            else head
+            for name, head in recipe.model.heads.items()
+        }
+        return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, heads=heads))
+
+    @classmethod
+    def from_examples(cls, recipe: Recipe, examples: Sequence[Mapping[str, str]]) -> Self:
+        recipe = cls.complete(recipe, examples)
+        if recipe.base is None:
+            texts = [example[field] for example in examples for field in ("text", "second") if field in example]
+            return cls(recipe, TextTokenizer.train(texts, recipe.model.encoder.vocabulary_size))
+        folder = find_hub_folder(recipe.base)
+        hub = open_hub_folder(folder)
+        sizes = dataclasses.replace(hub.config.encoder, dropout=recipe.model.encoder.dropout, attention_dropout=0.0)
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=sizes))
+        task = cls(recipe, TextTokenizer.load(folder / VOCABULARY))
+        hub.fill(task.model, task._own_weights)
+        return task
+
+    @property
+    def _own_weights(self) -> dict[str, keras.Variable]:
+        """What a pretrained encoder does not have: the heads, and what fine-tuning added."""
+        heads = {id(weight) for layer in self.head_layers for weight in layer.weights}
+        named = by_path(self.model.weights)
+        return {path: w for path, w in named.items() if id(w) in heads or "/lora_kernel_" in path}
+
+    @property
+    def saved_weights(self) -> dict[str, keras.Variable]:
+        """Only what was learned, where the pretrained encoder stayed as it is."""
+        if self.recipe.base is not None and self.recipe.adapt.method != "full":
+            return self._own_weights
+        return by_path(self.model.weights)
+
+    def save_vocabulary(self, folder: Path) -> None:
+        self.tokenizer.save(folder / VOCABULARY)
+
+    @classmethod
+    def from_vocabulary(cls, recipe: Recipe, folder: Path, card: Mapping[str, Any]) -> Self:
+        task = cls(recipe, TextTokenizer.load(folder / VOCABULARY), card)
+        if recipe.base is not None and recipe.adapt.method != "full":
+            open_hub_folder(find_hub_folder(recipe.base)).fill(task.model, task._own_weights)
+        return task
+
+    # === Texts in, numbers out ===
+
+    def check(self, text: str) -> None:
+        """Tells whether a text can be read.
+
+        Raises:
+            ValueError: If it is empty.
+        """
+        if not any(character.isprintable() and not character.isspace() for character in text):
+            raise ValueError(f"{text[:40]!r} is empty; give a text with at least one visible character")
+
+    @property
+    def max_length(self) -> int:
+        """Tokens in the longest text that is read whole."""
+        longest = self.recipe.batching.buckets[-1]
+        sizes = self.recipe.model.encoder
+        return min(longest, sizes.max_length) if sizes.positions == "learned" else longest
+
+    def encode(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[Encoding]:
+        """Turns texts, or pairs of texts, into tokens; `cut` counts those that were longer than the model reads.
+
+        Raises:
+            ValueError: If one is empty; it says which.
+        """
+        for number, text in enumerate(texts, 1):
+            try:
+                self.check(text)
+            except ValueError as error:
+                raise ValueError(f"input {number}: {error}") from None
+        encodings = self.tokenizer.encode(texts, seconds, self.max_length)
+        self.cut += sum(encoding.cut for encoding in encodings)
+        return encodings
+
+    def run(self, encodings: Sequence[Encoding]) -> list[dict[str, np.ndarray]]:
+        """Computes what every head says, texts of similar length together.
+
+        Returns:
+            For each text head -> probabilities of its classes (for tags and spans one row a token), a number, or a
+            vector.
+        """
+        batches = TextBatches(
+            [LabelledText(encoding, {}) for encoding in encodings],
+            self.recipe.batching,
+            {},
+            pad=self.recipe.model.encoder.pad,
+        )
+        results: list[dict[str, np.ndarray]] = [{} for _ in encodings]
+        for bucket, rows in batches.plan(None):
+            batch = batches.batch(bucket, rows)
+            outputs = self._program(batch["tokens"], batch["segments"])
+            for name, values in zip(self.heads, outputs, strict=True):
+                values = keras.ops.convert_to_numpy(values)
+                for row, number in enumerate(rows):
+                    value = values[row]
+                    per_token = not self.heads[name].pooled
+                    results[number][name] = value[: len(encodings[number].ids)] if per_token else value
+        return results
+
+    @cached_property
+    def _program(self) -> Callable:
+        def outputs(tokens, segments):
+            logits = self._logits(self.model, tokens, segments, training=False)
+            return tuple(activate(head, logits[name], segments) for name, head in self.heads.items())
+
+        return compiled(outputs, self.model)
+
+    def _logits(self, model: keras.Model, tokens: Any, segments: Any, training: bool) -> Mapping[str, Any]:
+        inputs = {"tokens": tokens}
+        if self.recipe.model.encoder.num_segments:
+            inputs["segments"] = segments
+        return model(inputs, training=training)
+
+    # === Training ===
+
+    def labels(self, example: Mapping[str, str], encoding: Encoding) -> dict[str, np.ndarray]:
+        """Turns what an example says into a label for each head that it says something of.
+
+        Raises:
+            ValueError: If a class is not known (the nearest is named), or tags and words do not go together.
+        """
+        return {
+            name: read_label(head, example[name], example, encoding)
+            for name, head in self.heads.items()
+            if name in example
+        }
+
+    def source_number(self, example: Mapping[str, str]) -> int:
+        """Numbers the sources that batches are mixed from; one where a task has one."""
+        return 0
+
+    def labelled(self, examples: Sequence[Mapping[str, str]]) -> list[LabelledText]:
+        """Turns examples into what batches are made of.
+
+        Raises:
+            ValueError: If one cannot be used; it says which.
+        """
+        seconds = [example["second"] for example in examples] if "second" in examples[0] else None
+        encodings = self.encode([example["text"] for example in examples], seconds)
+        texts = []
+        for number, (example, encoding) in enumerate(zip(examples, encodings), 1):
+            try:
+                texts.append(LabelledText(encoding, self.labels(example, encoding), self.source_number(example)))
+            except ValueError as error:
+                raise ValueError(f"example {number}: {error}") from None
+        return texts
+
+    @property
+    def _label_specs(self) -> dict[str, np.ndarray]:
+        specs = {
+            "label": np.zeros((), np.int32),
+            "number": np.zeros((), np.float32),
+            "tags": np.zeros((0,), np.int32),
+            "span": np.zeros((2,), np.int32),
+        }
+        return {
+            name: np.zeros(len(head.classes), np.float32) if head.kind == "labels" else specs[head.kind]
+            for name, head in self.heads.items()
+        }
+
+    def batches(self, texts: Sequence[LabelledText]) -> TextBatches:
+        """Lays labelled texts out in batches."""
+        return TextBatches(
+            texts,
+            self.recipe.batching,
+            self._label_specs,
+            pad=self.recipe.model.encoder.pad,
+            seed=self.recipe.training.seed,
+        )
+
+    def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool):
+        """Computes a batch's loss: the weighted sum over the heads."""
+        logits = self._logits(model, batch["tokens"], batch["segments"], training)
+        total, metrics = 0.0, {}
+        for name, head in self.heads.items():
+            value = head_loss(
+                head,
+                logits[name],
+                batch[f"labels/{name}"],
+                batch[f"weights/{name}"],
+                batch["segments"],
+                self.recipe.training.label_smoothing,
+            )
+            total += self.recipe.losses.weights.get(name, 1.0) * value
+            if len(self.heads) > 1:
+                metrics[f"loss_{name}"] = value
+        padding = ops.equal(batch["tokens"], self.recipe.model.encoder.pad)
+        tokens = ops.sum(ops.cast(ops.logical_not(padding), "float32"))
+        return total, {**metrics, "tokens": tokens, "padding": ops.mean(ops.cast(padding, "float32"))}
+
+    def fit(
+        self,
+        train: Sequence[Mapping[str, str]],
+        dev: Sequence[Mapping[str, str]] | None = None,
+        *,
+        epochs: int | None = None,
+        out: str | Path | None = None,
+        logdir: str | Path | None = None,
+        training: TrainingConfig | None = None,
+    ) -> Position:
+        config = training or self.recipe.training
+        if dev is None:
+            train, dev = hold_out(train, seed=config.seed)
+        try:
+            self.labelled(dev)
+        except ValueError as error:
+            raise ValueError(f"dev examples: {error}") from None
+        batches = self.batches(self.labelled(train))
+        if epochs is not None:
+            config = config.for_epochs(epochs, len(batches.plan(0)))
+        best: list[np.ndarray] = []
+
+        def keep_best():
+            best[:] = [ops.convert_to_numpy(weight) for weight in self.model.weights]
+            if out is not None:
+                self.save(out)
+
+        decay = self.recipe.adapt.layer_decay
+        run = Run(
+            self.model,
+            self.loss,
+            batches,
+            config,
+            evaluate=lambda: self.evaluate(dev),
+            keep_best=keep_best,
+            learning_rates=learning_rates(self.model, decay) if decay < 1 else None,
+            checkpoint=None if out is None else Path(out) / CHECKPOINT,
+            logdir=logdir,
+        )
+        position = run.train()
+        if best:
+            for weight, value in zip(self.model.weights, best, strict=True):
+                weight.assign(value)
+        elif out is not None and position.best is not None:
+            load(Path(out) / WEIGHTS, self.saved_weights)
+        return position
+
+
+def only_head(recipe: TextRecipe, kinds: Sequence[str]) -> tuple[str, HeadConfig]:
+    """Returns the one head of a task that has one.
+
+    Raises:
+        ConfigError: If there is none, or several, or it is of another kind.
+    """
+    if len(recipe.model.heads) != 1:
+        raise ConfigError(f"heads: {list(recipe.model.heads)}; the task {recipe.task!r} has one")
+    ((name, head),) = recipe.model.heads.items()
+    if head.kind not in kinds:
+        raise ConfigError(f"heads.{name}.kind: {head.kind!r}; {nearest(head.kind, kinds)}")
+    return name, head

@@ -1,0 +1,99 @@
+"""Fine-tuning: which weights of a pretrained model learn, and how fast."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+import keras
+
+from zoo.checkpoints import by_path
+from zoo.config import Config, ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptConfig(Config):
+    """How a pretrained model is adapted.
+
+    Args:
+        method: "full", all weights learn; "frozen", the heads alone; "lora", the heads and a low-rank addition to
+            some projections.
+        rank: Of the addition.
+        alpha: The addition is scaled by alpha / rank.
+        targets: The projections that get one, by name.
+        layer_decay: Each block learns at this share of the rate of the block above it; 1 for one rate.
+
+    Source: LoRA: Hu et al. 2022; layer-wise rates: Howard & Ruder 2018, section 3.2.
+    """
+
+    method: Literal["full", "frozen", "lora"] = "full"
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("query", "value")
+    layer_decay: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.rank < 1 or self.alpha <= 0 or not 0 < self.layer_decay <= 1:
+            raise ConfigError(
+                f"rank, alpha, layer_decay: {self.rank}, {self.alpha}, {self.layer_decay}; "
+                "they are at least 1, positive, and above 0 up to 1"
+            )
+
+
+def adapt(model: keras.Model, config: AdaptConfig, head_layers: list[keras.layers.Layer]) -> None:
+    """Adds what the method adds, and sets which weights learn.
+
+    Args:
+        model: A built model.
+        config: The method.
+        head_layers: The layers that are new, and learn in every method.
+
+    Raises:
+        ConfigError: If no projection has one of the names that lora asks for.
+    """
+    if config.method == "full":
+        return
+    if config.method == "lora":
+        found = [dense for dense in _dense_layers(model) if dense.name in config.targets and dense not in head_layers]
+        if not found:
+            raise ConfigError(f"targets: no projection is called {' or '.join(config.targets)}")
+        for dense in found:
+            dense.enable_lora(config.rank, lora_alpha=config.alpha)
+    heads = {id(weight) for layer in head_layers for weight in layer.weights}
+    for path, weight in by_path(model.weights).items():
+        weight.trainable = id(weight) in heads or "/lora_kernel_" in path
+
+
+def learning_rates(model: keras.Model, decay: float) -> dict[str, float]:
+    """Gives each trainable variable its share of the learning rate: heads 1, the last block `decay`, and so on down.
+
+    Args:
+        model: With blocks whose paths hold "/block_I/".
+        decay: The step from one block to the one below.
+
+    Returns:
+        Variable path -> factor; embeddings have the least.
+    """
+    paths = by_path(model.trainable_variables)
+    blocks = {path: int(match[1]) for path in paths if (match := re.search(r"/block_(\d+)/", path))}
+    count = max(blocks.values(), default=-1) + 1
+    below = {path for path in paths if path.startswith(("embedding", "positions", "segment_embedding"))}
+    return {
+        path: decay ** (count - blocks[path]) if path in blocks else decay ** (count + 1) if path in below else 1.0
+        for path in paths
+    }
+
+
+def merge(model: keras.Model) -> None:
+    """Adds every low-rank addition to its kernel for good; the outputs stay the same."""
+    for dense in _dense_layers(model):
+        if dense.lora_enabled:
+            dense._kernel.assign(dense.kernel)
+            dense.lora_kernel_b.assign(keras.ops.zeros_like(dense.lora_kernel_b))
+
+
+def _dense_layers(model: keras.Model) -> Iterator[keras.layers.Dense]:
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.Dense):
+            yield layer

@@ -1,0 +1,76 @@
+"""What the logits of an encoder's heads mean, and what they cost when they are wrong."""
+
+from keras import KerasTensor, ops
+
+from zoo.models.encoder import HeadConfig
+from zoo.training.losses import cross_entropy
+
+
+def activate(head: HeadConfig, logits: KerasTensor, segments: KerasTensor) -> KerasTensor:
+    """Turns a head's logits into what it says.
+
+    Args:
+        head: Its kind decides.
+        logits: What the head gives: see encoder().
+        segments: Integer (B, T).
+
+    Returns:
+        Probabilities for label, labels and tags; log-probabilities over the tokens for span; the numbers themselves
+        for number and vector. float32.
+    """
+    logits = ops.cast(logits, "float32")
+    if head.kind in ("label", "tags"):
+        return ops.softmax(logits)
+    if head.kind == "span":
+        return ops.log_softmax(_possible(logits, segments), axis=1)
+    return ops.sigmoid(logits) if head.kind == "labels" else logits
+
+
+def head_loss(
+    head: HeadConfig,
+    logits: KerasTensor,
+    labels: KerasTensor,
+    weights: KerasTensor,
+    segments: KerasTensor,
+    smoothing: float = 0.0,
+) -> KerasTensor:
+    """Computes a head's mean loss over the examples that say something of it.
+
+    Args:
+        head: Its kind decides: cross-entropy for label, tags and span (over the tokens of the second segment, and the
+            first place, which stands for no answer), binary cross-entropy for labels, squared error for number.
+        logits: What the head gives: see encoder().
+        labels: Integer (B,) for label, (B, T) with -1 where nothing is asked for tags, (B, 2) for span; float
+            (B, classes) for labels, (B,) for number.
+        weights: (B,), 0 for examples that say nothing.
+        segments: Integer (B, T).
+        smoothing: Of label and tags.
+
+    Returns:
+        A float32 scalar; 0 where no example says anything.
+    """
+    logits = ops.cast(logits, "float32")
+    if head.kind == "tags":
+        asked = ops.cast(labels >= 0, "float32") * weights[:, None]
+        return _mean(cross_entropy(logits, ops.maximum(labels, 0), smoothing), asked)
+    if head.kind == "label":
+        return _mean(cross_entropy(logits, labels, smoothing), weights)
+    if head.kind == "labels":
+        losses = ops.maximum(logits, 0) - logits * labels + ops.log1p(ops.exp(-ops.abs(logits)))
+        return _mean(ops.mean(losses, axis=-1), weights)
+    if head.kind == "number":
+        return _mean(ops.square(logits[:, 0] - labels), weights)
+    if head.kind == "span":
+        losses = cross_entropy(ops.transpose(_possible(logits, segments), (0, 2, 1)), labels)
+        return _mean(ops.mean(losses, axis=-1), weights)
+    raise ValueError(f"a head of kind {head.kind!r} has no loss")
+
+
+def _mean(losses: KerasTensor, weights: KerasTensor) -> KerasTensor:
+    return ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1.0)
+
+
+def _possible(logits: KerasTensor, segments: KerasTensor) -> KerasTensor:
+    """Leaves an answer's ends the second segment, and the first place, which stands for no answer."""
+    possible = ops.equal(segments, 1) | ops.equal(ops.arange(ops.shape(segments)[1]), 0)[None]
+    return ops.where(possible[:, :, None], logits, -1e30)
