@@ -4,9 +4,9 @@ import errno
 import json
 import os
 import signal
-import time
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest

@@ -68,7 +68,7 @@ def weight_gradients(
         with tf.GradientTape() as tape:
             tape.watch(zeros)
             value = shifted(zeros)
-        return dict(maps), tape.gradient(value, zeros)
+        return dict(maps), tape.gradient(value, zeros, unconnected_gradients="zero")
     if backend == "jax":
         import jax
 
