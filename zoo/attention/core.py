@@ -95,7 +95,7 @@ def _fused(query: KerasTensor, key: KerasTensor, value: KerasTensor, bias, mask,
 
     if mask is not None:
         mask = ops.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
-    y = jax.nn.dot_product_attention(
+    y = jax.nn.dot_product_attention(  # type: ignore[call-overload]
         query,
         key,
         value,

@@ -144,7 +144,7 @@ class LinearAttention(MultiHeadAttention):
     def build(self, x_shape, memory_shape=None):
         super().build(x_shape, memory_shape)
 
-    def call(
+    def call(  # type: ignore[override]
         self,
         x: KerasTensor,
         memory: KerasTensor | None = None,
@@ -163,7 +163,7 @@ class LinearAttention(MultiHeadAttention):
         y = linear_attend(query, key, value, causal=self.causal, mask=key_mask, state=cache)
         return self.project_output(x, y)
 
-    def empty_cache(self, batch: int, max_length: int | None = None) -> LinearState:
+    def empty_cache(self, batch: int, max_length: int | None = None) -> LinearState:  # type: ignore[override]
         """Makes the state before the first token; there is no longest length."""
         return LinearState.empty(batch, self.num_heads, self.head_dim, self.value_dim)
 

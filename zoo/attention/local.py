@@ -144,10 +144,10 @@ class _Windowed(MultiHeadAttention):
         super().__init__(num_heads, head_dim, **kwargs)
         self.causal = causal
 
-    def build(self, x_shape):
+    def build(self, x_shape):  # type: ignore[override]
         super().build(x_shape)
 
-    def call(
+    def call(  # type: ignore[override]
         self,
         x: KerasTensor,
         segments: KerasTensor | None = None,

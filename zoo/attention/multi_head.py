@@ -109,7 +109,7 @@ class MultiHeadAttention(keras.layers.Layer):
             self.gate.build(x_shape)
         query_shape = (*x_shape[:2], self.num_heads, self.head_dim)
         key_shape = (*memory_shape[:2], self.num_kv_heads, self.head_dim)
-        if self.query_norm is not None:
+        if self.query_norm is not None and self.key_norm is not None:
             self.query_norm.build(query_shape)
             self.key_norm.build(key_shape)
         build_score(self.score, query_shape, key_shape)

@@ -129,8 +129,8 @@ def open_hub_folder(folder: Path) -> HubModel:
     for architecture in theirs.get("architectures") or ():
         for ending, head in table["heads"].items():
             if architecture.endswith(ending):
-                name, config = _head(head["head"], theirs)
-                values["heads"] = {name: config}
+                name, completed = _head(head["head"], theirs)
+                values["heads"] = {name: completed}
                 modules |= head["modules"]
     config = EncoderHeadsConfig.from_dict(values)
 

@@ -75,7 +75,7 @@ class TextTokenizer:
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Returns the tokens behind ids, as text."""
-        return [self._tokenizer.id_to_token(int(i)) for i in ids]
+        return [self._tokenizer.id_to_token(int(i)) or "" for i in ids]
 
     def encode(
         self, texts: Sequence[str], seconds: Sequence[str] | None = None, max_length: int | None = None
@@ -230,7 +230,7 @@ class TextBatches:
             (batch_size,) "weights/HEAD", 1 where the example has one. Rows that are left over are padding.
         """
         length, size = self.config.buckets[bucket], self.config.batch_size
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "tokens": np.full((size, length), self.pad, np.int32),
             "segments": np.zeros((size, length), np.int32),
         }

@@ -31,7 +31,7 @@ class TokenEmbedding(keras.layers.ReversibleEmbedding):
         super().__init__(vocabulary_size, width, **kwargs)
         self.scale = scale
         # Keras leaves the table in float32 here, so that logits would change type with whoever calls.
-        self.reverse_dtype = self.reverse_dtype or self.compute_dtype
+        self.reverse_dtype = self.reverse_dtype or self.compute_dtype  # type: ignore[has-type]
 
     def call(self, x: KerasTensor, reverse: bool = False) -> KerasTensor:
         y = super().call(x, reverse=reverse)

@@ -128,6 +128,7 @@ class EncoderModel(Functional):
     """A functional model from {"tokens", "segments"} to features (B, T, D), or to {head: logits}."""
 
     config_class = EncoderHeadsConfig
+    config: EncoderHeadsConfig
 
     @classmethod
     def build_from(cls, config: EncoderHeadsConfig, name: str) -> "EncoderModel":

@@ -77,6 +77,7 @@ class EncoderDecoder(Functional):
     """
 
     config_class = EncoderDecoderConfig
+    config: EncoderDecoderConfig
 
     def __init__(self, *args, encode: Callable, decode: Callable, start_cache: Callable, **kwargs):
         super().__init__(*args, **kwargs)

@@ -43,7 +43,7 @@ class Classification(TextTask[ClassificationRecipe]):
         name, _ = only_head(self.recipe, ("label", "labels", "number"))
         return np.array([found[name] for found in self.run(self.encode(texts, seconds))])
 
-    def __call__(self, inputs: str | Sequence[str], seconds: str | Sequence[str] | None = None) -> Any:
+    def __call__(self, inputs: str | Sequence[str], seconds: str | Sequence[str] | None = None) -> Any:  # type: ignore[override]
         """Classifies.
 
         Args:
@@ -74,7 +74,7 @@ class Classification(TextTask[ClassificationRecipe]):
         if self.head.kind == "number":
             return super().report(inputs, **settings)
         found = self.probabilities(inputs)
-        outputs = [next(iter(row)) for row in found]
+        outputs: list[Any] = [next(iter(row)) for row in found]
         if self.head.kind == "labels":
             outputs = [[name for name, p in row.items() if p >= 0.5] for row in found]
         return [
@@ -98,13 +98,13 @@ class Classification(TextTask[ClassificationRecipe]):
         seconds = [example["second"] for example in examples] if "second" in examples[0] else None
         values = self._values([example["text"] for example in examples], seconds)
         name, head = only_head(self.recipe, ("label", "labels", "number"))
-        labels = []
+        read = []
         for number, example in enumerate(examples, 1):
             try:
-                labels.append(read_label(head, example[name], example, None))
+                read.append(read_label(head, example[name], example, None))
             except ValueError as error:
                 raise ValueError(f"example {number}: {error}") from None
-        labels = np.array(labels)
+        labels = np.array(read)
         if head.kind == "number":
             correlation = np.corrcoef(values[:, 0], labels)[0, 1]
             return {"pearson": 100 * float(correlation), "loss": float(np.mean((values[:, 0] - labels) ** 2))}

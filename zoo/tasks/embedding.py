@@ -29,7 +29,7 @@ class Embedding(TextTask[EmbeddingRecipe]):
 
     recipe_class = EmbeddingRecipe
 
-    def __call__(self, inputs: str | Sequence[str]) -> Any:
+    def __call__(self, inputs: str | Sequence[str]) -> Any:  # type: ignore[override]
         """Embeds.
 
         Args:

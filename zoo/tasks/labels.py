@@ -31,7 +31,7 @@ def find_classes(head: HeadConfig, values: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def read_label(head: HeadConfig, value: str, example: Mapping[str, str], encoding: Encoding) -> np.ndarray:
+def read_label(head: HeadConfig, value: str, example: Mapping[str, str], encoding: Encoding | None) -> np.ndarray:
     """Turns one head's value of an example into numbers.
 
     Args:
@@ -39,7 +39,7 @@ def read_label(head: HeadConfig, value: str, example: Mapping[str, str], encodin
         value: A class; classes joined by commas; a number; one tag a word of the text; or an answer, which begins at
             the character example["answer_start"] of example["second"].
         example: The whole example.
-        encoding: Its tokens.
+        encoding: Its tokens; needed for tags and answers.
 
     Returns:
         What TextBatches takes as the label of such a head.
@@ -57,6 +57,8 @@ def read_label(head: HeadConfig, value: str, example: Mapping[str, str], encodin
         return label
     if head.kind == "number":
         return np.array(float(value), np.float32)
+    if encoding is None:
+        raise ValueError(f"a head of kind {head.kind!r} learns from tokens")
     if head.kind == "tags":
         return _tag_numbers(head, value.split(), example["text"], encoding)
     if head.kind == "span":
@@ -81,20 +83,20 @@ def word_starts(text: str, encoding: Encoding) -> list[int | None]:
     Returns:
         A token's place for each word; None where the word was cut off, or has no token of its own.
     """
-    starts, end = [], 0
-    for word in text.split():
-        start = text.index(word, end)
-        starts.append((start, end := start + len(word)))
-    first: list[int | None] = [None] * len(starts)
+    words, end = [], 0
+    for spelling in text.split():
+        start = text.index(spelling, end)
+        words.append((start, end := start + len(spelling)))
+    first: list[int | None] = [None] * len(words)
     word = 0
     for place, (begin, stop) in enumerate(encoding.offsets):
         while begin < stop and text[begin].isspace():  # some tokenizers count the space before a word as its own
             begin += 1
         if begin >= stop:
             continue
-        while word < len(starts) and starts[word][1] <= begin:
+        while word < len(words) and words[word][1] <= begin:
             word += 1
-        if word < len(starts) and begin >= starts[word][0] and first[word] is None:
+        if word < len(words) and begin >= words[word][0] and first[word] is None:
             first[word] = place
     return first
 

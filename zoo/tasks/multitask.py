@@ -52,7 +52,7 @@ class Multitask(TextTask[MultitaskRecipe]):
             self.domains.append(domain)
         return self.domains.index(domain)
 
-    def __call__(self, inputs: str | Sequence[str]) -> Any:
+    def __call__(self, inputs: str | Sequence[str]) -> Any:  # type: ignore[override]
         """Reads texts.
 
         Args:
@@ -120,13 +120,10 @@ class Multitask(TextTask[MultitaskRecipe]):
 
     @staticmethod
     def _by_domain(examples: Sequence[Mapping[str, str]], rows: Sequence[int], correct: np.ndarray) -> dict[str, float]:
-        domains = [examples[i].get("domain") for i in rows]
-        if None in domains:
+        domains = [examples[i].get("domain", "") for i in rows]
+        if "" in domains:
             return {}
-        return {
-            domain: 100 * float(correct[[d == domain for d in domains]].mean())
-            for domain in sorted(set(domains))  # type: ignore[type-var]
-        }
+        return {domain: 100 * float(correct[[d == domain for d in domains]].mean()) for domain in sorted(set(domains))}
 
 
 def _class_or_none(head, name: str) -> int:

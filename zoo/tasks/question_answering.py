@@ -59,7 +59,7 @@ class QuestionAnswering(TextTask[QuestionAnsweringRecipe]):
 
     recipe_class = QuestionAnsweringRecipe
 
-    def __call__(self, inputs: str | Sequence[str], seconds: str | Sequence[str], n_best: int = 1) -> Any:
+    def __call__(self, inputs: str | Sequence[str], seconds: str | Sequence[str], n_best: int = 1) -> Any:  # type: ignore[override]
         """Answers.
 
         Args:

@@ -31,7 +31,7 @@ class Tagging(TextTask[TaggingRecipe]):
 
     recipe_class = TaggingRecipe
 
-    def __call__(self, inputs: str | Sequence[str]) -> Any:
+    def __call__(self, inputs: str | Sequence[str]) -> Any:  # type: ignore[override]
         """Tags.
 
         Args:
