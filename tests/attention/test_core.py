@@ -55,7 +55,12 @@ def test_the_loops(rng, num_kv_heads, mask_shape, bias_shape):
 
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(
-    st.tuples(*[st.integers(1, 4)] * 4), st.integers(1, 3), st.integers(1, 3), st.floats(0, 1), st.integers(0, 2**32)
+    # Few different sizes: JAX compiles every operation anew for each.
+    st.sampled_from([(1, 1, 1, 1), (2, 3, 4, 2), (3, 4, 1, 3)]),
+    st.sampled_from([1, 3]),
+    st.sampled_from([1, 2]),
+    st.floats(0, 1),
+    st.integers(0, 2**32),
 )
 def test_the_loops_for_any_sizes(sizes, num_kv_heads, groups, share, seed):
     batch, length, keys, width = sizes

@@ -188,3 +188,8 @@ def test_big_bird_by_its_definition(length, size, num_random, num_global, seed):
         of_t, of_s = t // size, s // size
         near = abs(of_t - of_s) <= 1
         assert mask[0, 0, t, s] == (near or of_t < num_global or of_s < num_global or random[t, s])
+
+
+def test_an_empty_block_is_refused():
+    with pytest.raises(ValueError, match="size: 0 places; it is at least 1"):
+        masks.block(4, 0)

@@ -7,7 +7,7 @@ Dimension key, used in every docstring, einsum string and comment of the zoo:
     S key length       H head width
     D model width
 
-Masks are boolean and broadcast to (B, N, T, S); True means "may look".
+Masks are boolean and broadcast to (B, N, T, S); True means "may look". What lies where::
 
     what scores         scores.py       scaled_dot, dot, general, additive, soft cap
     what mixes          core.py         attend(): score -> bias -> mask -> softmax -> mix

@@ -99,7 +99,7 @@ def head_importance(weights: KerasTensor, gradients: KerasTensor) -> KerasTensor
         gradients: The same shape, of a loss that sums over the examples of the batch.
 
     Returns:
-        (N,), the mean over the examples of |sum of weight times gradient|.
+        (N,), the mean over the examples of the absolute value of the sum of weight times gradient.
 
     Source: Michel et al. 2019, section 4.1.
     """

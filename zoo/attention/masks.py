@@ -65,7 +65,12 @@ def block(query_length: int, size: int, key_length: int | None = None, offset: i
 
     Returns:
         Boolean (1, 1, T, S).
+
+    Raises:
+        ValueError: If size is not positive.
     """
+    if size < 1:
+        raise ValueError(f"size: {size} places; it is at least 1")
     query, key = _places(query_length, key_length, offset)
     return ops.equal(query // size, key // size)[None, None]
 
@@ -99,7 +104,7 @@ def packed(segments: KerasTensor) -> KerasTensor:
 
 
 def global_tokens(is_global: KerasTensor) -> KerasTensor:
-    """Lets some tokens see all others, and all others see them. Joined to a local mask by |.
+    """Lets some tokens see all others, and all others see them; it is joined to a local mask by "or".
 
     Args:
         is_global: Boolean, (B, T).
@@ -113,7 +118,7 @@ def global_tokens(is_global: KerasTensor) -> KerasTensor:
 
 
 def random_blocks(length: int, size: int, count: int, seed: int = 0) -> KerasTensor:
-    """Lets each block of queries see a few blocks of keys, drawn once. Joined to a local mask by |.
+    """Lets each block of queries see a few blocks of keys, drawn once; it is joined to a local mask by "or".
 
     Args:
         length: T, which is S too.
