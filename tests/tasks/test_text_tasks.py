@@ -124,6 +124,19 @@ def test_a_text_that_is_too_long_is_cut_and_counted(classifier):
     assert task.cut == before + 1
 
 
+def test_attention_maps_are_of_every_block(classifier, tmp_path):
+    task, _ = classifier
+    maps = task.attention_maps("the room was lovely")
+    assert list(maps.maps) == ["encoder/block_0/self_attention"]
+    queries, keys = maps.tokens("encoder/block_0/self_attention")
+    assert queries == keys
+    weights = maps.maps["encoder/block_0/self_attention"]
+    assert weights.shape == (2, len(queries), len(keys))
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-5)
+    maps.save(tmp_path / "maps.png")
+    assert (tmp_path / "maps.png").stat().st_size > 1000
+
+
 def test_bad_texts_and_labels_are_named(classifier):
     task, _ = classifier
     with pytest.raises(ValueError, match="input 2: ' ' is empty"):

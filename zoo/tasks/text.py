@@ -10,13 +10,15 @@ import keras
 import numpy as np
 from keras import ops
 
+from zoo.attention import capture
 from zoo.checkpoints import by_path, load
 from zoo.checkpoints.hub import open_hub_folder
-from zoo.config import Config, ConfigError, nearest
+from zoo.config import ConfigError, nearest
 from zoo.data import hold_out
 from zoo.data.texts import Encoding, LabelledText, TextBatches, TextBatchingConfig, TextTokenizer
 from zoo.generation.compile import compiled
 from zoo.models.encoder import EncoderHeadsConfig, HeadConfig, encoder
+from zoo.pictures.attention import AttentionMaps
 from zoo.presets.hub import find_hub_folder
 from zoo.tasks.labels import find_classes, read_label
 from zoo.tasks.task import CHECKPOINT, WEIGHTS, Task, TaskRecipe
@@ -25,21 +27,6 @@ from zoo.training.adapt import AdaptConfig, adapt, learning_rates
 from zoo.training.heads import activate, head_loss
 
 VOCABULARY = "tokenizer.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig(Config):
-    """How the losses of several heads become one.
-
-    Args:
-        weights: Head -> factor; 1 where a head is not named.
-        uncertainty: Whether factors are learned instead, from how noisy each head's answers are.
-
-    Source: uncertainty: Kendall et al. 2018, section 3.2.
-    """
-
-    weights: dict[str, float] = dataclasses.field(default_factory=dict)
-    uncertainty: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +41,7 @@ class TextRecipe(TaskRecipe):
         batching: How texts are laid out in batches.
         training: How the model is trained.
         adapt: Which weights of a pretrained encoder learn.
-        losses: How the losses of several heads become one.
+        loss_weights: Head -> factor of its loss; 1 where a head is not named.
     """
 
     task: str = ""
@@ -64,7 +51,7 @@ class TextRecipe(TaskRecipe):
     batching: TextBatchingConfig = TextBatchingConfig()
     training: TrainingConfig = TrainingConfig(steps=2000, monitor="accuracy", label_smoothing=0.0)
     adapt: AdaptConfig = AdaptConfig()
-    losses: LossConfig = LossConfig()
+    loss_weights: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 Recipe = TypeVar("Recipe", bound=TextRecipe)
@@ -225,6 +212,22 @@ class TextTask(Task[Recipe]):
             inputs["segments"] = segments
         return model(inputs, training=training)
 
+    def attention_maps(self, text: str) -> AttentionMaps:
+        """Shows where every head of every block looks.
+
+        Args:
+            text: A text.
+
+        Returns:
+            The blocks' maps by layer path, with the tokens.
+        """
+        (encoding,) = self.encode([text])
+        with capture() as maps:
+            self._logits(self.model, np.array([encoding.ids]), np.array([encoding.segments]), training=False)
+        blocks = {path: weights for path, weights in maps.items() if path.startswith("encoder/")}
+        tokens = self.tokenizer.tokens(encoding.ids)
+        return AttentionMaps(tokens, [], {path: ops.convert_to_numpy(w)[0] for path, w in blocks.items()})
+
     # === Training ===
 
     def labels(self, example: Mapping[str, str], encoding: Encoding) -> dict[str, np.ndarray]:
@@ -295,7 +298,7 @@ class TextTask(Task[Recipe]):
                 batch["segments"],
                 self.recipe.training.label_smoothing,
             )
-            total += self.recipe.losses.weights.get(name, 1.0) * value
+            total += self.recipe.loss_weights.get(name, 1.0) * value
             if len(self.heads) > 1:
                 metrics[f"loss_{name}"] = value
         padding = ops.equal(batch["tokens"], self.recipe.model.encoder.pad)
