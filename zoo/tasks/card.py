@@ -100,7 +100,7 @@ def _readme(name: str, card: Mapping[str, Any]) -> str:
 import zoo
 
 task = zoo.load("{name}")
-task({card["demo"][0]!r})
+task({json.dumps(card["demo"][0], ensure_ascii=False)})
 ```
 
 - {card["parameters"] / 1e6:.2f} M parameters, float16 on disk: {size["num_encoder_layers"]} + \
