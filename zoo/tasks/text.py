@@ -11,18 +11,17 @@ import numpy as np
 from keras import ops
 
 from zoo.attention import capture
-from zoo.checkpoints import by_path, load
+from zoo.checkpoints import by_path
 from zoo.checkpoints.hub import open_hub_folder
 from zoo.config import ConfigError, nearest
-from zoo.data import hold_out
 from zoo.data.texts import Encoding, LabelledText, TextBatches, TextBatchingConfig, TextTokenizer
 from zoo.generation.compile import compiled
 from zoo.models.encoder import EncoderHeadsConfig, HeadConfig, encoder
 from zoo.pictures.attention import AttentionMaps
 from zoo.presets.hub import find_hub_folder
 from zoo.tasks.labels import find_classes, read_label
-from zoo.tasks.task import CHECKPOINT, WEIGHTS, Task, TaskRecipe
-from zoo.training import Position, Run, TrainingConfig
+from zoo.tasks.task import Task, TaskRecipe
+from zoo.training import TrainingConfig
 from zoo.training.adapt import AdaptConfig, adapt, learning_rates
 from zoo.training.heads import activate, head_loss
 
@@ -275,14 +274,13 @@ class TextTask(Task[Recipe]):
             for name, head in self.heads.items()
         }
 
-    def batches(self, texts: Sequence[LabelledText]) -> TextBatches:
-        """Lays labelled texts out in batches."""
+    def batches(self, examples: Sequence[Mapping[str, str]], seed: int = 0) -> TextBatches:
         return TextBatches(
-            texts,
+            self.labelled(examples),
             self.recipe.batching,
             self._label_specs,
             pad=self.recipe.model.encoder.pad,
-            seed=self.recipe.training.seed,
+            seed=seed,
         )
 
     def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool):
@@ -305,52 +303,10 @@ class TextTask(Task[Recipe]):
         tokens = ops.sum(ops.cast(ops.logical_not(padding), "float32"))
         return total, {**metrics, "tokens": tokens, "padding": ops.mean(ops.cast(padding, "float32"))}
 
-    def fit(
-        self,
-        train: Sequence[Mapping[str, str]],
-        dev: Sequence[Mapping[str, str]] | None = None,
-        *,
-        epochs: int | None = None,
-        out: str | Path | None = None,
-        logdir: str | Path | None = None,
-        training: TrainingConfig | None = None,
-    ) -> Position:
-        config = training or self.recipe.training
-        if dev is None:
-            train, dev = hold_out(train, seed=config.seed)
-        try:
-            self.labelled(dev)
-        except ValueError as error:
-            raise ValueError(f"dev examples: {error}") from None
-        batches = self.batches(self.labelled(train))
-        if epochs is not None:
-            config = config.for_epochs(epochs, len(batches.plan(0)))
-        best: list[np.ndarray] = []
-
-        def keep_best():
-            best[:] = [ops.convert_to_numpy(weight) for weight in self.model.weights]
-            if out is not None:
-                self.save(out)
-
+    @property
+    def learning_rates(self) -> dict[str, float] | None:
         decay = self.recipe.adapt.layer_decay
-        run = Run(
-            self.model,
-            self.loss,
-            batches,
-            config,
-            evaluate=lambda: self.evaluate(dev),
-            keep_best=keep_best,
-            learning_rates=learning_rates(self.model, decay) if decay < 1 else None,
-            checkpoint=None if out is None else Path(out) / CHECKPOINT,
-            logdir=logdir,
-        )
-        position = run.train()
-        if best:
-            for weight, value in zip(self.model.weights, best, strict=True):
-                weight.assign(value)
-        elif out is not None and position.best is not None:
-            load(Path(out) / WEIGHTS, self.saved_weights)
-        return position
+        return learning_rates(self.model, decay) if decay < 1 else None
 
 
 def only_head(recipe: TextRecipe, kinds: Sequence[str]) -> tuple[str, HeadConfig]:
