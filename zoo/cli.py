@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     options = _parser().parse_args(arguments)
+    warnings.showwarning = _warn  # type: ignore[assignment]
     try:
         return options.command(options) or 0
     except KeyboardInterrupt:
@@ -42,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(message: str) -> int:
     print(f"zoo: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+def _warn(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    if issubclass(category, UserWarning):
+        print(f"zoo: {message}", file=sys.stderr)
 
 
 def _import_backend() -> None:
@@ -95,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("input", nargs="*", help="texts; standard input's lines where there is none")
     sub.add_argument("--file", type=Path, help="a UTF-8 file with one text a line")
     sub.add_argument("--json", action="store_true", help="prints one JSON object a text")
+    _add_window(sub)
     _add_set(sub, "a field of the generation settings, for example beams=1")
 
     sub = command(evaluate, "evaluate", "Scores a preset on labelled data; prints JSON with --json.")
@@ -103,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", help="the split (default: test; all of a file)")
     sub.add_argument("--limit", type=int, help="only the first N examples")
     sub.add_argument("--json", action="store_true", help="prints JSON")
+    _add_window(sub)
     _add_set(sub, "a field of the generation settings, for example beams=1")
 
     sub = command(train, "train", "Trains a recipe; the same command goes on with a run that was stopped.")
@@ -131,6 +140,17 @@ def _add_data(parser: argparse.ArgumentParser, required: bool) -> None:
 
 def _add_set(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
+
+
+def _add_window(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--window",
+        dest="set",
+        action="append_const",
+        const="window=true",
+        default=[],
+        help="reads long texts in overlapping windows instead of cutting them off",
+    )
 
 
 def _fields(options: argparse.Namespace) -> dict[str, str] | None:
@@ -214,7 +234,8 @@ def predict(options: argparse.Namespace) -> int:
         except ValueError as error:
             results.append({"input": text, "error": str(error)})
     good = [result for result in results if "error" not in result]
-    for result, report in zip(good, task.report([result["input"] for result in good], **settings)):
+    reports = task.report([result["input"] for result in good], **settings) if good else []
+    for result, report in zip(good, reports):
         result.update(report)
     for number, result in enumerate(results, 1):
         if "error" in result:
@@ -285,6 +306,8 @@ def train(options: argparse.Namespace) -> None:
         f"{task.model.count_params() / 1e6:.2f} M parameters",
         file=sys.stderr,
     )
+    for line in task.describe(examples):
+        print(line, file=sys.stderr)
     logdir = options.logdir or (options.out / "logs" if options.out else None)
     position = task.fit(examples, dev, out=options.out, logdir=logdir)
     monitor = recipe.training.monitor

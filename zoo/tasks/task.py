@@ -107,6 +107,10 @@ class Task(abc.ABC, Generic[Recipe]):
     def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool) -> tuple[Any, dict[str, Any]]:
         """Computes a batch's loss, and what is reported beside it: see make_train_step()."""
 
+    def describe(self, examples: Sequence[Mapping[str, str]]) -> list[str]:
+        """Says in a few lines what is worth knowing of training examples before a run."""
+        return []
+
     def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
         """Tells whether examples can be scored, which would else show hours into a run.
 

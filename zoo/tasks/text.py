@@ -1,6 +1,7 @@
 """What the tasks over one encoder share: texts in, heads read off, trained together."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from zoo.checkpoints.hub import open_hub_folder
 from zoo.config import ConfigError, nearest
 from zoo.data.texts import Encoding, LabelledText, TextBatches, TextBatchingConfig, TextTokenizer
 from zoo.generation.compile import compiled
+from zoo.metrics.classification import describe_classes
 from zoo.models.encoder import EncoderHeadsConfig, HeadConfig, encoder
 from zoo.pictures.attention import AttentionMaps
 from zoo.presets.hub import find_hub_folder
@@ -75,7 +77,6 @@ class TextTask(Task[Recipe]):
         self.tokenizer = tokenizer
         keras.utils.set_random_seed(recipe.training.seed)
         self.model = encoder(recipe.model)
-        self.cut = 0
         adapt(self.model, recipe.adapt, self.head_layers)
 
     @property
@@ -142,13 +143,14 @@ class TextTask(Task[Recipe]):
     # === Texts in, numbers out ===
 
     def check(self, text: str) -> None:
-        """Tells whether a text can be read.
+        """Tells whether an input, a text or a pair with a tab between, can be read.
 
         Raises:
             ValueError: If it is empty.
         """
-        if not any(character.isprintable() and not character.isspace() for character in text):
-            raise ValueError(f"{text[:40]!r} is empty; give a text with at least one visible character")
+        for part in text.split("\t", 1):
+            if not any(character.isprintable() and not character.isspace() for character in part):
+                raise ValueError(f"{part[:40]!r} is empty; give a text with at least one visible character")
 
     @property
     def max_length(self) -> int:
@@ -158,19 +160,30 @@ class TextTask(Task[Recipe]):
         return min(longest, sizes.max_length) if sizes.positions == "learned" else longest
 
     def encode(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[Encoding]:
-        """Turns texts, or pairs of texts, into tokens; `cut` counts those that were longer than the model reads.
+        """Turns texts, or pairs of texts, into tokens.
+
+        Warns:
+            UserWarning: If some are longer than the model reads, and were cut; it says how many.
 
         Raises:
             ValueError: If one is empty; it says which.
         """
+        self._check_all(texts)
+        encodings = self.tokenizer.encode(texts, seconds, self.max_length)
+        cut = sum(encoding.cut for encoding in encodings)
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(texts)} texts are longer than {self.max_length} tokens; the rest of each was cut off",
+                stacklevel=2,
+            )
+        return encodings
+
+    def _check_all(self, texts: Sequence[str]) -> None:
         for number, text in enumerate(texts, 1):
             try:
-                self.check(text)
+                TextTask.check(self, text)
             except ValueError as error:
                 raise ValueError(f"input {number}: {error}") from None
-        encodings = self.tokenizer.encode(texts, seconds, self.max_length)
-        self.cut += sum(encoding.cut for encoding in encodings)
-        return encodings
 
     def run(self, encodings: Sequence[Encoding]) -> list[dict[str, np.ndarray]]:
         """Computes what every head says, texts of similar length together.
@@ -241,6 +254,15 @@ class TextTask(Task[Recipe]):
             if name in example
         }
 
+    def describe(self, examples: Sequence[Mapping[str, str]]) -> list[str]:
+        """Says how often each class occurs."""
+        counts = {
+            name: describe_classes([example[name] for example in examples if name in example])
+            for name, head in self.heads.items()
+            if head.kind == "label"
+        }
+        return [f"{name}: {', '.join(f'{n} {c}' for c, n in found.items())}" for name, found in counts.items()]
+
     def source_number(self, example: Mapping[str, str]) -> int:
         """Numbers the sources that batches are mixed from; one where a task has one."""
         return 0
@@ -307,6 +329,24 @@ class TextTask(Task[Recipe]):
     def learning_rates(self) -> dict[str, float] | None:
         decay = self.recipe.adapt.layer_decay
         return learning_rates(self.model, decay) if decay < 1 else None
+
+
+def split_pairs(inputs: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """Splits inputs such as "first TAB second".
+
+    Returns:
+        The first texts and the second ones; None for these where no input has a tab.
+
+    Raises:
+        ValueError: If some inputs have one and others not; it says which.
+    """
+    parts = [text.split("\t", 1) for text in inputs]
+    if all(len(part) == 1 for part in parts):
+        return list(inputs), None
+    for number, part in enumerate(parts, 1):
+        if len(part) == 1:
+            raise ValueError(f"input {number}: one text, where others are pairs; write first TAB second")
+    return [first for first, _ in parts], [second for _, second in parts]
 
 
 def only_head(recipe: TextRecipe, kinds: Sequence[str]) -> tuple[str, HeadConfig]:
