@@ -261,7 +261,7 @@ class TextTask(Task[Recipe]):
             for name, head in self.heads.items()
             if head.kind == "label"
         }
-        return [f"{name}: {', '.join(f'{n} {c}' for c, n in found.items())}" for name, found in counts.items()]
+        return [f"{name}: {', '.join(f'{c} {n}' for c, n in found.items())}" for name, found in counts.items()]
 
     def source_number(self, example: Mapping[str, str]) -> int:
         """Numbers the sources that batches are mixed from; one where a task has one."""
