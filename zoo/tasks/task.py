@@ -85,6 +85,15 @@ class Task(abc.ABC, Generic[Recipe]):
         """
         return [{"output": output} for output in self(inputs, **settings)]
 
+    @property
+    def ways(self) -> dict[str, dict[str, Any]]:
+        """The settings that a model card scores, by name; the task's own stand last."""
+        return {"": {}}
+
+    @abc.abstractmethod
+    def samples(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        """Runs labelled examples for a model card: "input", "output" and "reference", as text."""
+
     @abc.abstractmethod
     def check(self, text: str) -> None:
         """Tells whether an input can be worked on; raises ValueError where it cannot."""

@@ -21,6 +21,7 @@ from zoo.metrics.classification import describe_classes
 from zoo.models.encoder import EncoderHeadsConfig, HeadConfig, encoder
 from zoo.pictures.attention import AttentionMaps
 from zoo.presets.hub import find_hub_folder
+from zoo.tasks import as_line
 from zoo.tasks.labels import find_classes, read_label
 from zoo.tasks.task import Task, TaskRecipe
 from zoo.training import TrainingConfig
@@ -239,6 +240,19 @@ class TextTask(Task[Recipe]):
         blocks = {path: weights for path, weights in maps.items() if path.startswith("encoder/")}
         tokens = self.tokenizer.tokens(encoding.ids)
         return AttentionMaps(tokens, [], {path: ops.convert_to_numpy(w)[0] for path, w in blocks.items()})
+
+    def samples(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        inputs = ["\t".join(e[name] for name in ("text", "second") if name in e) for e in examples]
+        return [
+            {
+                "input": text,
+                "output": as_line(report),
+                "reference": as_line({"output": {name: example.get(name, "") for name in self.heads}})
+                if len(self.heads) > 1
+                else "".join(example.get(name, "") for name in self.heads),
+            }
+            for example, text, report in zip(examples, inputs, self.report(inputs))
+        ]
 
     # === Training ===
 

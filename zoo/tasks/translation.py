@@ -115,6 +115,14 @@ class Translation(Task[TranslationRecipe]):
     def settings(self, assignments: Sequence[str]) -> dict[str, Any]:
         return self.recipe.generation.override(assignments).to_dict()
 
+    @property
+    def ways(self) -> dict[str, dict[str, Any]]:
+        return {"beams=1": {"beams": 1}, f"beams={self.recipe.generation.beams}": {}}
+
+    def samples(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        outputs = self([example["source"] for example in examples])
+        return [{"input": e["source"], "output": out, "reference": e["target"]} for e, out in zip(examples, outputs)]
+
     def check(self, text: str) -> None:
         """Tells whether a text can be translated.
 
