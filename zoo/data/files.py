@@ -3,7 +3,7 @@
 import gzip
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +91,15 @@ def read_tsv(path: str | Path, fields: Mapping[str, str] | None = None) -> list[
     return _checked(path, examples, bad)
 
 
-def read_jsonl(path: str | Path, fields: Mapping[str, str] | None = None) -> list[dict[str, str]]:
+def read_jsonl(
+    path: str | Path, fields: Mapping[str, str] | None = None, lists: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Reads a file with one JSON object a line into examples; blank lines are skipped.
 
     Args:
         path: The file.
         fields: Our name of each field -> the key, with "/" into nested objects. None: source and target.
+        lists: Our names of fields that may be lists of texts, and come as such.
 
     Returns:
         One example a line: {our name: text}; numbers become text.
@@ -110,7 +113,8 @@ def read_jsonl(path: str | Path, fields: Mapping[str, str] | None = None) -> lis
             continue
         try:
             row = json.loads(line)
-            examples.append({ours: _text_at(row, theirs) for ours, theirs in (fields or _PAIR).items()})
+            found = {ours: _text_at(row, theirs, ours in lists) for ours, theirs in (fields or _PAIR).items()}
+            examples.append(found)
         except json.JSONDecodeError as error:
             bad.append((number, f"not JSON ({error.msg} at column {error.colno}): {_excerpt(line)}"))
         except SourceError as error:
@@ -118,7 +122,7 @@ def read_jsonl(path: str | Path, fields: Mapping[str, str] | None = None) -> lis
     return _checked(path, examples, bad)
 
 
-def _text_at(row: Any, key: str) -> str:
+def _text_at(row: Any, key: str, listed: bool = False) -> Any:
     value = row
     for part in [key] if isinstance(row, dict) and key in row else key.split("/"):
         if not isinstance(value, dict):
@@ -126,10 +130,17 @@ def _text_at(row: Any, key: str) -> str:
         if part not in value:
             raise SourceError(f"no key {part!r}; {nearest(part, value)}")
         value = value[part]
+    if listed and isinstance(value, list) and value:
+        return [_text(text, key, "it takes a text or a list of texts") for text in value]
+    found = _text(value, key, "it takes a text or a list of texts" if listed else "it takes text")
+    return [found] if listed else found
+
+
+def _text(value: Any, key: str, expected: str) -> str:
     if isinstance(value, (int, float)):
         return str(value)
     if not isinstance(value, str) or not _is_visible(value):
-        raise SourceError(f"{_excerpt(json.dumps(value))} under the key {key!r}; it takes text")
+        raise SourceError(f"{_excerpt(json.dumps(value))} under the key {key!r}; {expected}")
     return value
 
 

@@ -4,6 +4,8 @@ multi30k/en-de, sst2  the zoo's own TFDS builders: raw files from data_dir or $Z
 tfds:NAME[:SPLIT]     any builder of tensorflow-datasets
 tsv:FILE, jsonl:FILE  the user's own examples, gzipped or not
 toy:NAME              generated on the spot
+
+Images stay encoded, or where they are: see zoo/data/captions.py.
 """
 
 import contextlib
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.config import nearest
+from zoo.data.captions import CAPTIONS, IMAGE, read_images, read_tfds_images, reads_images
 from zoo.data.files import SourceError, read_jsonl, read_tsv
 
 # TFDS takes seconds to import and most sources do without: it is imported inside the functions that need it.
@@ -30,10 +33,10 @@ if TYPE_CHECKING:
 
 BUILDERS = {
     name: f"zoo.data.builders.{name}.{name}_dataset_builder"
-    for name in ("multi30k", "sst2", "trec", "ag_news_10k", "bbc_news", "atis", "snips", "fdu_mtl")
+    for name in ("multi30k", "sst2", "trec", "ag_news_10k", "bbc_news", "atis", "snips", "fdu_mtl", "flickr8k")
 }
 
-Example = TypeVar("Example", bound=Mapping[str, str])
+Example = TypeVar("Example", bound=Mapping[str, Any])
 
 _FILES = {"tsv": read_tsv, "jsonl": read_jsonl}
 _PREFIXES = (*_FILES, "tfds", "toy")
@@ -48,7 +51,7 @@ def load(
     *,
     data_dir: str | Path | None = None,
     fields: Mapping[str, str] | None = None,
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """Reads one split of a source into memory.
 
     Args:
@@ -59,10 +62,12 @@ def load(
             then downloads. For "tfds:" the folder of the prepared data.
         fields: Our name of each field -> the source's: a TFDS feature, a TSV column, a JSON key; "/" leads into nested
             ones. A TSV file has a header line exactly if this is given. None: files hold source and target, the
-            others keep their own names.
+            others keep their own names. With "image", files hold paths of images, beside them; "captions" are lists
+            of texts, for which a TSV file has a line each.
 
     Returns:
-        Examples such as {"source": ..., "target": ...}, in the source's order.
+        Examples such as {"source": text, "target": text} or {"image": bytes or path, "captions": texts, "name": text},
+        in the source's order.
 
     Raises:
         SourceError: With one line that says what is wrong, where, and what would be right.
@@ -79,7 +84,7 @@ def load_train_and_dev(
     fields: Mapping[str, str] | None = None,
     holdout: float = 0.05,
     seed: int = 0,
-) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Reads a source's training examples, and development examples to go with them.
 
     Args:
@@ -144,7 +149,7 @@ class _Source:
     """An opened source: the names of its splits, how to read one, and the split that the source's text names."""
 
     splits: Collection[str]
-    read: Callable[[str], list[dict[str, str]]]
+    read: Callable[[str], list[dict[str, Any]]]
     named_split: str | None = None
 
 
@@ -185,14 +190,16 @@ def _check_split(source: str, split: str, splits: Collection[str]) -> None:
         raise SourceError(f"{source}: no split {split!r}; {nearest(split, splits)}")
 
 
-def _read_file(source: str, kind: str, path: str, fields: Mapping[str, str] | None, split: str) -> list[dict[str, str]]:
+def _read_file(source: str, kind: str, path: str, fields: Mapping[str, str] | None, split: str) -> list[dict[str, Any]]:
     _check_split(source, split, ["train"])
+    if fields and reads_images(fields):
+        return read_images(kind, path, fields)
     return _FILES[kind](path, fields)
 
 
 def _read_toy(
     source: str, toy: Callable, splits: Collection[str], fields: Mapping[str, str] | None, split: str
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     _check_split(source, split, splits)
     examples = toy(split=split)
     fields = fields or {name: name for name in examples[0]}
@@ -290,7 +297,7 @@ def _prepare(source: str, builder: "tfds.core.DatasetBuilder") -> None:
 
 def _read_builder(
     source: str, builder: "tfds.core.DatasetBuilder", fields: Mapping[str, str] | None, split: str
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     import tensorflow_datasets as tfds
 
     for part in split.split("+"):
@@ -298,13 +305,22 @@ def _read_builder(
     fields = fields or {name: name for name in builder.info.features}
     features = {ours: _at(source, builder.info.features, theirs) for ours, theirs in fields.items()}
     for ours, feature in features.items():
-        if feature.shape != ():
+        image = ours == IMAGE and isinstance(feature, tfds.features.Image)
+        captions = ours == CAPTIONS and isinstance(feature, tfds.features.Sequence) and len(feature.shape) == 1
+        if feature.shape != () and not image and not captions:
             kind = type(feature).__name__
             raise SourceError(f"{source}: feature {fields[ours]!r} is no text but {kind}; name others (fields)")
     try:
         dataset = builder.as_dataset(split=split)
     except Exception as error:  # A slice that cannot be parsed, or is out of range.
         raise SourceError(f"{source}: split {split!r}: {_first_line(error)}") from error
+    if reads_images(fields):
+        found = read_tfds_images(builder, split, fields)
+        keep = (IMAGE, CAPTIONS)
+        return [
+            {ours: value if ours in keep else _text(features[ours], value) for ours, value in example.items()}
+            for example in found
+        ]
     dataset = dataset.map(lambda example: {ours: _at(source, example, theirs) for ours, theirs in fields.items()})
     examples = []
     for batch in tfds.as_numpy(dataset.batch(1024)):  # one by one takes five times as long

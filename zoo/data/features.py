@@ -1,0 +1,166 @@
+"""Features of images, computed once and kept on disk."""
+
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from zoo.data.image_stream import Damaged, image_batches
+from zoo.data.images import Encoded, ImageConfig, ImageError
+from zoo.files import replacing
+from zoo.models.vision_encoder import VisionEncoder
+
+_TYPE = np.dtype("<f2")
+# Batches between two notes on how far the work is: what a killed run loses.
+_NOTE_EVERY = 16
+
+
+class Features(NamedTuple):
+    """Features of a list of images.
+
+    Attributes:
+        array: float16 (images, S, E), or (images, E) where the encoder pools; on disk, read when it is looked at.
+        damaged: The images that could not be read, whose rows are zero.
+    """
+
+    array: np.ndarray
+    damaged: Damaged
+
+
+def image_features(
+    encoder: VisionEncoder,
+    images: Sequence[Encoded],
+    config: ImageConfig,
+    folder: str | Path,
+    *,
+    names: Sequence[str] | None = None,
+    mirrored: bool = False,
+    skip_damaged: bool = False,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> Features:
+    """Computes an encoder's features of images, or finds them on disk where they were computed before.
+
+    A run that was stopped goes on where it was. The file's name is a digest of the encoder's configuration and weights,
+    of how images are prepared, and of the images; it appears when it is whole.
+
+    Args:
+        encoder: The encoder.
+        images: Encoded images, or their paths.
+        config: How they are prepared; its size is the encoder's.
+        folder: Where features are kept.
+        names: What errors call the images.
+        mirrored: Whether left and right are exchanged.
+        skip_damaged: Whether damaged images are noted instead of being errors.
+        batch_size: Images at a time.
+        progress: Whether a bar shows it.
+
+    Returns:
+        The features, in the images' order.
+
+    Raises:
+        ImageError: For a damaged image, where they are not skipped.
+        ValueError: If the encoder expects another size.
+    """
+    if config.size != encoder.config.image_size:
+        raise ValueError(f"config: size {list(config.size)}; the encoder takes {list(encoder.config.image_size)}")
+    key = _digest(encoder, images, config, mirrored)
+    path, note = Path(folder, f"{key}.npy"), Path(folder, f"{key}.json")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _compute(encoder, images, config, path, note, names, mirrored, skip_damaged, batch_size, progress)
+    _, damaged = _read(note)
+    if damaged and not skip_damaged:
+        raise ImageError(damaged[min(damaged)])
+    return Features(np.load(path, mmap_mode="r"), damaged)
+
+
+def _compute(
+    encoder: VisionEncoder,
+    images: Sequence[Encoded],
+    config: ImageConfig,
+    path: Path,
+    note: Path,
+    names: Sequence[str] | None,
+    mirrored: bool,
+    skip_damaged: bool,
+    batch_size: int,
+    progress: bool,
+) -> None:
+    """Writes the features under a temporary name, goes on behind what is there, and renames the file."""
+    temporary = path.with_name(f".{path.name}.part")
+    shape = encoder.output_shape[1:]
+    header = _header((len(images), *shape))
+    size = math.prod(shape) * _TYPE.itemsize
+    done, damaged = _read(note) if temporary.exists() else (0, Damaged())
+    with open(temporary, "r+b" if done else "wb") as file:
+        file.write(header)
+        file.seek(len(header) + done * size)
+        file.truncate()
+        batches = image_batches(
+            images,
+            config,
+            batch_size,
+            names=names,
+            start=done,
+            mirrored=mirrored,
+            damaged=damaged if skip_damaged else None,
+        )
+        bar = tqdm(total=len(images), initial=done, desc="features", unit="image", disable=not progress)
+        for number, batch in enumerate(batches, 1):
+            found = np.asarray(encoder.predict_on_batch(batch))[: len(images) - done]
+            found[[i - done for i in damaged if done <= i < done + len(found)]] = 0
+            file.write(found.astype(_TYPE).tobytes())
+            done += len(found)
+            bar.update(len(found))
+            if number % _NOTE_EVERY == 0 or done == len(images):
+                file.flush()
+                os.fsync(file.fileno())
+                _write(note, done, damaged)
+        bar.close()
+    temporary.replace(path)
+
+
+def _read(note: Path) -> tuple[int, Damaged]:
+    """Reads how many images are done, and which of them are damaged."""
+    if not note.exists():
+        return 0, Damaged()
+    found = json.loads(note.read_text(encoding="utf-8"))
+    return found["done"], Damaged({int(number): problem for number, problem in found["damaged"].items()})
+
+
+def _write(note: Path, done: int, damaged: Damaged) -> None:
+    known = {number: problem for number, problem in damaged.items() if number < done}
+    with replacing(note) as temporary:
+        temporary.write_text(json.dumps({"done": done, "damaged": known}), encoding="utf-8")
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """Returns what a .npy file with so many numbers begins with."""
+    header = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(_TYPE), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, description)
+    return header.getvalue()
+
+
+def _digest(encoder: VisionEncoder, images: Sequence[Encoded], config: ImageConfig, mirrored: bool) -> str:
+    """Names everything that the features depend on; files are told apart by path, size and time of change."""
+    digest = hashlib.sha256(json.dumps([encoder.config.to_dict(), config.to_dict(), mirrored]).encode())
+    for variable in encoder.variables:
+        digest.update(variable.path.encode() + np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
+    for image in images:
+        if isinstance(image, bytes):
+            digest.update(hashlib.sha256(image).digest())
+        else:
+            path = Path(image).expanduser().absolute()
+            found = path.stat() if path.exists() else None
+            digest.update(repr((str(path), found and (found.st_size, found.st_mtime_ns))).encode())
+    return digest.hexdigest()[:32]
