@@ -106,7 +106,7 @@ def vision_encoder_decoder(
     feature_positions = SinusoidalGrid(config.grid, name="feature_positions")
     feature_dropout = Dropout(config.dropout, name="feature_dropout")
     joint = JointMemory(config.width, name="joint_memory") if config.prompts else None
-    encoder = Encoder(config.num_encoder_layers, config.block, name="encoder")
+    encoder = Encoder(config.num_encoder_layers, config.block, name="feature_encoder")
     target_positions: keras.layers.Layer = Sinusoidal(name="target_positions")
     if config.positions == "learned":
         target_positions = Learned(config.max_length, name="target_positions")
