@@ -123,9 +123,8 @@ def vision_encoder_decoder(
         if joint is not None:
             prompt = source["prompt"]
             words = target_positions(embedding(prompt), ops.arange(ops.shape(prompt)[1], dtype="int32"))
-            written = ops.not_equal(prompt, PAD)
-            x, _ = joint([x, words])
-            seen = ops.concatenate([seen, written], axis=1)
+            x, both = joint([x, words], [seen, ops.not_equal(prompt, PAD)])
+            seen = both[:, 0, 0]
         memory = encoder(feature_dropout(x, training=training), seen[:, None, None, :], training=training)
         return memory, ops.cast(seen, "int32")
 

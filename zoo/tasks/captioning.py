@@ -55,7 +55,7 @@ class CaptioningRecipe(TaskRecipe):
     task: Literal["captioning"] = "captioning"
     source: str = "toy:shapes"
     vision: VisionEncoderConfig = VisionEncoderConfig(
-        kind="vit", image_size=(64, 64), vit=ViTConfig(8, 96, 4, 192, 3, epsilon=1e-6)
+        kind="vit", image_size=(64, 64), vit=ViTConfig(8, 96, 4, 192, 3, epsilon=1e-6, class_token=False)
     )
     weights: str | None = None
     images: ImageConfig = ImageConfig(size=(64, 64))
