@@ -157,7 +157,7 @@ def _digest(encoder: VisionEncoder, images: Sequence[Encoded], config: ImageConf
     for variable in encoder.variables:
         digest.update(variable.path.encode() + np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
     for image in images:
-        if isinstance(image, bytes):
+        if not isinstance(image, (str, Path)):
             digest.update(hashlib.sha256(image).digest())
         else:
             path = Path(image).expanduser().absolute()
