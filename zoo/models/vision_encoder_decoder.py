@@ -73,7 +73,7 @@ class VisionEncoderDecoder(EncoderDecoder):
     It runs half by half as an EncoderDecoder does; encode() takes the features, or {"features", "prompt"}.
     """
 
-    config_class = VisionEncoderDecoderConfig
+    config_class = VisionEncoderDecoderConfig  # type: ignore[assignment]
     config: VisionEncoderDecoderConfig  # type: ignore[assignment]
 
     @classmethod
@@ -122,7 +122,7 @@ def vision_encoder_decoder(
         seen = ops.ones_like(source["features"][:, :, 0], dtype="bool")
         if joint is not None:
             prompt = source["prompt"]
-            words = target_positions(embedding(prompt), ops.arange(ops.shape(prompt)[1], dtype="int32"))
+            words = target_positions(embedding(prompt))
             x, both = joint([x, words], [seen, ops.not_equal(prompt, PAD)])
             seen = both[:, 0, 0]
         memory = encoder(feature_dropout(x, training=training), seen[:, None, None, :], training=training)

@@ -138,7 +138,7 @@ class Captioning(Task[CaptioningRecipe]):
         Raises:
             ImageError: For what is no image, or a damaged one.
         """
-        if isinstance(inputs, (bytes, str, Path, np.ndarray)):
+        if isinstance(inputs, (bytes, str, Path, np.ndarray, memoryview)):
             return self([inputs], None if beginnings is None else [str(beginnings)], **generation)[0]
         return self._write(self._features_of(inputs), beginnings, **generation)
 
