@@ -4,11 +4,12 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from zoo.config import ConfigError, nearest
+from zoo.config import BFLOAT16_FLAGS, ConfigError, nearest
 
 # Every command imports what it needs itself, so that `zoo list` answers without TensorFlow.
 
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     options = _parser().parse_args(arguments)
+    warnings.showwarning = _warn  # type: ignore[assignment]
     try:
         return options.command(options) or 0
     except KeyboardInterrupt:
@@ -42,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(message: str) -> int:
     print(f"zoo: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+def _warn(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    if issubclass(category, UserWarning):
+        print(f"zoo: {message}", file=sys.stderr)
 
 
 def _import_backend() -> None:
@@ -95,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("input", nargs="*", help="texts; standard input's lines where there is none")
     sub.add_argument("--file", type=Path, help="a UTF-8 file with one text a line")
     sub.add_argument("--json", action="store_true", help="prints one JSON object a text")
+    _add_window(sub)
     _add_set(sub, "a field of the generation settings, for example beams=1")
 
     sub = command(evaluate, "evaluate", "Scores a preset on labelled data; prints JSON with --json.")
@@ -103,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", help="the split (default: test; all of a file)")
     sub.add_argument("--limit", type=int, help="only the first N examples")
     sub.add_argument("--json", action="store_true", help="prints JSON")
+    _add_window(sub)
     _add_set(sub, "a field of the generation settings, for example beams=1")
 
     sub = command(train, "train", "Trains a recipe; the same command goes on with a run that was stopped.")
@@ -111,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--dev", help="development examples: a SOURCE, or a file in the format of --data")
     sub.add_argument("--out", type=Path, help="folder for the trained preset and the run's checkpoints")
     sub.add_argument("--logdir", type=Path, help="folder for TensorBoard (default: OUT/logs)")
+    sub.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="multiplies matrices in bfloat16: twice as fast on CPUs with units for it (AMX)",
+    )
     sub.add_argument("--init", metavar="PRESET", help="begins with this preset's vocabulary and weights")
     _add_set(sub, "a field of the recipe, for example training.steps=100")
 
@@ -131,6 +145,17 @@ def _add_data(parser: argparse.ArgumentParser, required: bool) -> None:
 
 def _add_set(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
+
+
+def _add_window(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--window",
+        dest="set",
+        action="append_const",
+        const="window=true",
+        default=[],
+        help="reads long texts in overlapping windows instead of cutting them off",
+    )
 
 
 def _fields(options: argparse.Namespace) -> dict[str, str] | None:
@@ -175,15 +200,20 @@ def list_presets(options: argparse.Namespace) -> None:
 
 def demo(options: argparse.Namespace) -> None:
     from zoo.presets import shipped
+    from zoo.tasks import as_line
 
     if not shipped():
         print("no preset is shipped with this checkout; `zoo train translation --out DIR` makes one")
     for name in shipped():
-        task = _load(name)
+        try:
+            task = _load(name)
+        except FileNotFoundError as error:  # the pretrained encoder that a preset stands on
+            print(f"{name}: left out: {error}")
+            continue
         inputs = task.card["demo"]
         print(f"{name}  ({task.model.count_params() / 1e6:.2f} M parameters)")
-        for text, output in zip(inputs, task(inputs)):
-            print(f"  {text}\n    -> {output}")
+        for text, report in zip(inputs, task.report(inputs)):
+            print(f"  {text}\n    -> {as_line(report)}")
         for suffix in (".png", ".html"):
             picture = options.out / f"{name}{suffix}"
             task.attention_maps(inputs[0]).save(picture)
@@ -191,6 +221,8 @@ def demo(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> int:
+    from zoo.tasks import as_line
+
     if options.file is not None and options.input:
         raise ConfigError("predict: give texts or --file, not both")
     lines = options.input
@@ -214,7 +246,8 @@ def predict(options: argparse.Namespace) -> int:
         except ValueError as error:
             results.append({"input": text, "error": str(error)})
     good = [result for result in results if "error" not in result]
-    for result, report in zip(good, task.report([result["input"] for result in good], **settings)):
+    reports = task.report([result["input"] for result in good], **settings) if good else []
+    for result, report in zip(good, reports):
         result.update(report)
     for number, result in enumerate(results, 1):
         if "error" in result:
@@ -222,19 +255,8 @@ def predict(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(result, ensure_ascii=False))
         else:  # a bad line leaves an empty one, so that outputs stay beside their inputs
-            print(_line(result))
+            print(as_line(result))
     return 0 if len(good) == len(results) else 2
-
-
-def _line(result: dict[str, Any]) -> str:
-    """Writes what a task says of one input as a line: columns are separated by tabs."""
-    output = result.get("output", "")
-    if isinstance(output, dict):
-        return "\t".join(f"{name}={' '.join(v) if isinstance(v, list) else v}" for name, v in output.items())
-    columns = output if isinstance(output, list) else [str(output)]
-    if "probability" in result:
-        columns = [*columns, f"{result['probability']:.3f}"]
-    return "\t".join(columns)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -272,6 +294,9 @@ def train(options: argparse.Namespace) -> None:
     from zoo.tasks import check_recipe_name
 
     check_recipe_name(options.recipe)
+    if options.bfloat16:
+        os.environ["TF_XLA_FLAGS"] = f"{os.environ.get('TF_XLA_FLAGS', '')} {BFLOAT16_FLAGS}"
+        options.set.append("training.matmul=bfloat16")
     _import_backend()
     from zoo.tasks.run import open_run, read_recipe
 
@@ -285,6 +310,8 @@ def train(options: argparse.Namespace) -> None:
         f"{task.model.count_params() / 1e6:.2f} M parameters",
         file=sys.stderr,
     )
+    for line in task.describe(examples):
+        print(line, file=sys.stderr)
     logdir = options.logdir or (options.out / "logs" if options.out else None)
     position = task.fit(examples, dev, out=options.out, logdir=logdir)
     monitor = recipe.training.monitor

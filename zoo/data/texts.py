@@ -98,16 +98,17 @@ class TextTokenizer:
             for found in self._tokenizer.encode_batch(inputs)
         ]
 
-    def windows(self, text: str, second: str, max_length: int, stride: int) -> list[Encoding]:
-        """Turns a pair into as many overlapping windows over its second text as it needs.
+    def windows(self, text: str, second: str | None, max_length: int, stride: int) -> list[Encoding]:
+        """Turns a text into as many overlapping windows as it needs; of a pair, the second text.
 
         Args:
-            text: The first text, which is in every window.
-            second: The second text.
+            text: The text; of a pair, the first one, which is in every window.
+            second: The second text of a pair.
             max_length: Most tokens in a window, special ones included.
             stride: Tokens that two neighbouring windows share.
         """
-        self._tokenizer.enable_truncation(max_length, stride=stride, strategy="only_second")
+        strategy = "longest_first" if second is None else "only_second"
+        self._tokenizer.enable_truncation(max_length, stride=stride, strategy=strategy)
         found = self._tokenizer.encode(text, second)
         return [Encoding(w.ids, w.type_ids, w.offsets, False) for w in (found, *found.overflowing)]
 

@@ -1,8 +1,8 @@
-"""From source tokens to hypotheses: fixed shapes in, one XLA program a shape, order kept."""
+"""From sources to hypotheses: fixed shapes in, one XLA program a shape, order kept."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from keras import KerasTensor, ops
@@ -69,6 +69,10 @@ class GenerationConfig(Config):
             raise ConfigError(f"max_length: {self.max_length}; it is at least 1, for the end token")
 
 
+# What a target is generated from: token ids; the features of an image (S, E); or {"features", "prompt"}, both.
+Source: TypeAlias = Sequence[int] | np.ndarray | Mapping[str, Any]
+
+
 class Hypothesis(NamedTuple):
     """One generated target: its tokens without start and end, and its score (log-probability, length-penalized)."""
 
@@ -93,53 +97,57 @@ class Generator:
         self._programs: dict[tuple, Callable] = {}
 
     def __call__(
-        self, sources: Sequence[Sequence[int]], config: GenerationConfig = GenerationConfig()
+        self,
+        sources: Sequence[Source],
+        config: GenerationConfig = GenerationConfig(),
+        beginnings: Sequence[Sequence[int]] | None = None,
     ) -> list[list[Hypothesis]]:
         """Generates `config.n_best` hypotheses for each source, best first.
 
         Args:
-            sources: Token ids without special tokens.
+            sources: Token ids without special tokens; or features (S, E), all of the same shape; or {"features": ...,
+                "prompt": token ids}.
             config: How.
+            beginnings: Token ids that each source's targets begin with.
 
         Returns:
             For each source, in the order given, its hypotheses.
 
         Raises:
-            ValueError: If a source is longer than the model allows.
+            ValueError: If a source, or a beginning, is longer than the model allows.
         """
         longest = self.model.config.max_length
-        for i, source in enumerate(sources):
-            if len(source) + 1 > longest:
-                raise ValueError(f"input {i + 1}: {len(source)} tokens; the model takes at most {longest - 1}")
+        for kind, given in (("input", sources), ("beginning", beginnings or ())):
+            for i, tokens in enumerate(given):
+                if isinstance(tokens, Sequence) and len(tokens) + 1 > longest:
+                    raise ValueError(f"{kind} {i + 1}: {len(tokens)} tokens; the model takes at most {longest - 1}")
         results: list[list[Hypothesis]] = [[] for _ in sources]
-        order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+        order = sorted(range(len(sources)), key=lambda i: _length(sources[i]))
         copies = config.n_best if config.sample else 1
         work = [(i, copy) for i in order for copy in range(copies)]
         while work:
             size = next((size for size in BATCH_SIZES if size >= len(work)), BATCH_SIZES[-1])
             batch, work = work[:size], work[size:]
-            for (i, _), hypotheses in zip(batch, self._run(sources, batch, size, config)):
+            for (i, _), hypotheses in zip(batch, self._run(sources, beginnings, batch, size, config)):
                 results[i] += hypotheses
         return results
 
-    def _run(self, sources, batch: list[tuple[int, int]], size: int, config: GenerationConfig) -> list:
+    def _run(self, sources, beginnings, batch: list[tuple[int, int]], size: int, config: GenerationConfig) -> list:
         """Runs one program on one batch of (source number, sample number)."""
-        longest = max(len(sources[i]) + 1 for i, _ in batch)
-        bucket = SHORTEST
-        while bucket < longest:
-            bucket *= 2
-        bucket = min(bucket, self.model.config.max_length)
-        ids = np.full((size, bucket), PAD, np.int32)
-        ids[:, 0] = END
+        found = [sources[i] for i, _ in batch]
+        inputs = _lay_out(found, size, self.model.config.max_length)
+        places = self._limit(_bucket(found, self.model.config.max_length) - 1, config) + 1
         limits = np.full((size,), 1, np.int32)
         seeds = np.zeros((size, 2), np.int32)
+        given = np.full((size, places), PAD, np.int32)
         for row, (i, copy) in enumerate(batch):
-            source = sources[i]
-            ids[row, : len(source) + 1] = [*source, END]
-            limits[row] = self._limit(len(source), config)
+            limits[row] = self._limit(_length(sources[i]), config)
             seeds[row] = (config.seed, i * config.n_best + copy)
-        places = self._limit(bucket - 1, config) + 1
-        tokens, scores = self._program(config, places)(ids, limits, seeds)
+            if beginnings is not None:
+                tokens = beginnings[i][: places - 2]
+                given[row, 1 : len(tokens) + 1] = tokens
+        arguments = (inputs, limits, seeds) if beginnings is None else (inputs, limits, seeds, given)
+        tokens, scores = self._program(config, places)(*arguments)
         tokens, scores = ops.convert_to_numpy(tokens), ops.convert_to_numpy(scores)
         return [
             [Hypothesis(_strip(tokens[r, k]), float(scores[r, k])) for k in range(tokens.shape[1])]
@@ -155,13 +163,44 @@ class Generator:
         key = (dataclasses.replace(config, seed=0), places)
         if key not in self._programs:
 
-            def program(source, limits, seeds):
+            def program(source, limits, seeds, given=None):
                 if config.beams > 1:
-                    return _search(self.model, source, limits, places, config)
-                return _sample(self.model, source, limits, seeds, places, config)
+                    return _search(self.model, source, limits, given, places, config)
+                return _sample(self.model, source, limits, seeds, given, places, config)
 
             self._programs[key] = compiled(program, self.model, self.jit)
         return self._programs[key]
+
+
+def _lay_out(sources: Sequence[Source], rows: int, max_length: int) -> Any:
+    """Lays sources out: features one behind the other, tokens each followed by END in the places of a bucket."""
+    first = sources[0]
+    if isinstance(first, Mapping):
+        parts = cast(Sequence[Mapping[str, Any]], sources)
+        return {name: _lay_out([source[name] for source in parts], rows, max_length) for name in first}
+    if isinstance(first, np.ndarray):
+        array = np.zeros((rows, *first.shape), np.float32)
+        array[: len(sources)] = sources
+        return array
+    array = np.full((rows, _bucket(sources, max_length)), PAD, np.int32)
+    array[:, 0] = END
+    for row, source in enumerate(sources):
+        array[row, : len(source) + 1] = [*source, END]
+    return array
+
+
+def _bucket(sources: Sequence[Source], max_length: int) -> int:
+    """Returns the places that sources, with END, are laid out in."""
+    longest = max(_length(source) + 1 for source in sources)
+    bucket = SHORTEST
+    while bucket < longest:
+        bucket *= 2
+    return min(bucket, max_length)
+
+
+def _length(source: Source) -> int:
+    """Counts the tokens of a source, or the places of an image's features."""
+    return len(source["features"] if isinstance(source, Mapping) else source)
 
 
 def _strip(tokens: np.ndarray) -> list[int]:
@@ -195,21 +234,33 @@ class _Decoder:
 
 
 def _constrain(
-    logits: KerasTensor, tokens: KerasTensor, length: KerasTensor, limits: KerasTensor, config: GenerationConfig
+    logits: KerasTensor,
+    tokens: KerasTensor,
+    length: KerasTensor,
+    limits: KerasTensor,
+    given: KerasTensor | None,
+    config: GenerationConfig,
 ) -> KerasTensor:
-    """Makes what may not come next impossible: special tokens, an early or a late end, repeated n-grams."""
+    """Makes what may not come next impossible: special tokens, an early or a late end, repeated n-grams.
+
+    Where `given` (R, L) has a token for the place, nothing but that token may come.
+    """
     vocabulary = ops.arange(logits.shape[-1], dtype="int32")
     if config.no_repeat_ngram:
         logits = sampling.forbid_repeated_ngrams(logits, tokens, length, config.no_repeat_ngram)
     forbidden = ops.equal(vocabulary, PAD) | ops.equal(vocabulary, START) | ops.equal(vocabulary, UNKNOWN)
     forbidden = forbidden | (ops.equal(vocabulary, END) & (length <= config.min_length))
     last = (length >= limits)[:, None]
-    return sampling.forbid(logits, ops.where(last, ops.not_equal(vocabulary, END), forbidden[None]))
+    forbidden = ops.where(last, ops.not_equal(vocabulary, END), forbidden[None])
+    if given is not None:
+        wanted = ops.take(given, length, axis=1)[:, None]
+        forbidden = ops.where(ops.equal(wanted, PAD), forbidden, ops.not_equal(vocabulary, wanted))
+    return sampling.forbid(logits, forbidden)
 
 
-def _sample(model, source, limits, seeds, places: int, config: GenerationConfig):
+def _sample(model, source, limits, seeds, given, places: int, config: GenerationConfig):
     """Takes the likeliest token, or draws one, until every row has ended: tokens (B, 1, L), scores (B, 1)."""
-    rows = source.shape[0]
+    rows = limits.shape[0]
     decoder = _Decoder(model, source, rows, places)
 
     def go_on(length, tokens, scores, ended, *tensors):
@@ -218,7 +269,7 @@ def _sample(model, source, limits, seeds, places: int, config: GenerationConfig)
     def body(length, tokens, scores, ended, *cached):
         newest = ops.take(tokens, length - 1, axis=1)[:, None]
         logits, tensors = decoder.step(newest, length - 1, cached)
-        logits = _constrain(logits, tokens, length, limits, config)
+        logits = _constrain(logits, tokens, length, limits, given, config)
         if config.sample:
             logits = logits / config.temperature
             logits = sampling.keep_top_k(logits, config.top_k) if config.top_k else logits
@@ -238,18 +289,19 @@ def _sample(model, source, limits, seeds, places: int, config: GenerationConfig)
     return tokens[:, None], scores[:, None]
 
 
-def _search(model, source, limits, places: int, config: GenerationConfig):
+def _search(model, source, limits, given, places: int, config: GenerationConfig):
     """Searches with beams: tokens (B, n_best, L), scores (B, n_best)."""
-    rows = source.shape[0] * config.beams
+    rows = limits.shape[0] * config.beams
     decoder = _Decoder(model, source, rows, places)
     row_limits = ops.repeat(limits, config.beams)
+    row_given = None if given is None else ops.repeat(given, config.beams, axis=0)
 
     def logits_of(state: beam.Beams, tensors):
         tokens = ops.reshape(state.live, (rows, places))
         newest = ops.take(tokens, state.length - 1, axis=1)[:, None]
         logits, tensors = decoder.step(newest, state.length - 1, tensors)
-        return _constrain(logits, tokens, state.length, row_limits, config), tensors
+        return _constrain(logits, tokens, state.length, row_limits, row_given, config), tensors
 
-    state = beam.start(source.shape[0], config.beams, places, START)
+    state = beam.start(limits.shape[0], config.beams, places, START)
     state = beam.search(logits_of, decoder.tensors, state, limits, END, config.length_penalty)
     return state.ended[:, : config.n_best], state.ended_scores[:, : config.n_best]

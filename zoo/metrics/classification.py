@@ -4,7 +4,6 @@ import collections
 import re
 import string
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -110,6 +109,6 @@ def _word_f1(guess: list[str], reference: list[str]) -> float:
     return 2 * common / (len(guess) + len(reference))
 
 
-def describe_classes(labels: Sequence[str]) -> dict[str, Any]:
+def describe_classes(labels: Sequence[str]) -> dict[str, int]:
     """Counts how often each class occurs, most frequent first."""
     return dict(collections.Counter(labels).most_common())

@@ -1,8 +1,9 @@
 """Tasks: text in, text or label out. TASKS maps each name to where its class lives; nothing is imported before use."""
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.config import ConfigError, nearest
 from zoo.presets import shipped
@@ -17,6 +18,7 @@ TASKS = {
     "question_answering": "zoo.tasks.question_answering:QuestionAnswering",
     "embedding": "zoo.tasks.embedding:Embedding",
     "multitask": "zoo.tasks.multitask:Multitask",
+    "captioning": "zoo.tasks.captioning:Captioning",
 }
 
 
@@ -42,3 +44,14 @@ def check_recipe_name(name: str) -> None:
         raise ConfigError(
             f"no recipe {name!r}: {nearest(name, [*TASKS, *shipped()])} (a recipe file's name ends with .json)"
         )
+
+
+def as_line(report: Mapping[str, Any]) -> str:
+    """Writes what a task reports of one input as a line: columns are separated by tabs."""
+    output = report.get("output", "")
+    if isinstance(output, dict):
+        return "\t".join(f"{name}={' '.join(v) if isinstance(v, list) else v}" for name, v in output.items())
+    columns = output if isinstance(output, list) else [str(output)]
+    if "probability" in report:
+        columns = [*columns, f"{report['probability']:.3f}"]
+    return "\t".join(columns)

@@ -23,9 +23,10 @@ SAMPLES = 10
 def publish(run: Path, folder: Path) -> dict[str, Any]:
     """Makes a preset of a run: float16 weights, scores of those very weights, samples, README.
 
-    What people wrote into the folder's preset.json is kept: title, command, data, licence, limits, demo, "generation",
-    the settings that were chosen on the dev examples, and "splits", which names what is scored; all else is measured
-    here.
+    What people wrote into the folder's preset.json is kept: title, command, machine, data, licence, limits, demo,
+    "splits", which names what is scored, "headline", the metric that stands for the preset, "scoring", what is to be
+    known of the scores, "recipe_changes", fields of the recipe that were chosen on the dev examples after training
+    (such as "generation"), and "minutes" where the run's own count is wrong; all else is measured here.
 
     Args:
         run: A folder that `zoo train --out` wrote.
@@ -36,38 +37,35 @@ def publish(run: Path, folder: Path) -> dict[str, Any]:
     """
     written = json.loads((folder / "preset.json").read_text(encoding="utf-8"))
     task = zoo.load(run)
-    generation = dataclasses.replace(task.recipe.generation, **written.get("generation", {}))
-    task.recipe = dataclasses.replace(task.recipe, generation=generation)
+    for field, changes in written.get("recipe_changes", {}).items():
+        changed = dataclasses.replace(getattr(task.recipe, field), **changes)
+        task.recipe = dataclasses.replace(task.recipe, **{field: changed})
     task.save(folder, dtype="float16")
     task = zoo.load(folder)
     with safetensors.safe_open(run / CHECKPOINT, framework="numpy") as file:
         position = json.loads(file.metadata()["position"])
 
-    scores: list[dict[str, Any]] = []
-    samples: list[dict[str, str]] = []
+    scores: dict[str, dict[str, float]] = {}
+    signatures: dict[str, str] = {}
     for split in written["splits"]:
         examples = zoo.data.load(task.recipe.source, split)
-        for search in ({"beams": 1}, {}):
-            metrics = task.evaluate(examples, **search)
-            signatures = metrics.pop("signatures")
-            row = {name: round(value, 2) for name, value in metrics.items()}
-            scores.append({"split": split, "beams": search.get("beams", task.recipe.generation.beams), **row})
-        if not samples:
-            first = examples[:SAMPLES]
-            outputs = task([example["source"] for example in first])
-            samples = [{**example, "output": output} for example, output in zip(first, outputs)]
-
-    best = scores[1]
+        for name, settings in task.ways.items():
+            metrics = task.evaluate(examples, **settings)
+            signatures = metrics.pop("signatures", {})
+            column = f"{split}, {name}" if name else split
+            scores[column] = {metric: round(value, 2) for metric, value in metrics.items()}
+    best = f"{written['splits'][0]}, {list(task.ways)[-1]}".removesuffix(", ")
     task.card = {
         **{name: value for name, value in written.items() if name != "recipe"},
         "parameters": task.model.count_params(),
+        "saved_parameters": sum(weight.size for weight in task.saved_weights.values()),
         "seed": task.recipe.training.seed,
         "steps": position["step"],
         "minutes": written.get("minutes", round(position["seconds"] / 60)),
-        "score": {f"bleu ({best['split']})": best["bleu"]},
+        "score": {f"{written['headline']} ({written['splits'][0]})": scores[best][written["headline"]]},
         "scores": scores,
         "signatures": signatures,
-        "samples": samples,
+        "samples": task.samples(zoo.data.load(task.recipe.source, written["splits"][0])[:SAMPLES]),
     }
     task.save(folder, dtype="float16")
     write_readme(folder)
@@ -82,16 +80,9 @@ def write_readme(folder: Path) -> None:
 
 
 def _readme(name: str, card: Mapping[str, Any]) -> str:
-    size = card["recipe"]["model"]
-    metrics = [key for key in card["scores"][0] if key not in ("split", "beams")]
-    rows = "\n".join(
-        f"| {row['split']} | {row['beams']} | " + " | ".join(f"{row[m]:.2f}" for m in metrics) + " |"
-        for row in card["scores"]
-    )
-    signatures = "\n".join(f"- {metric}: `{signature}`" for metric, signature in card["signatures"].items())
-    samples = "\n".join(
-        f"| {_cell(s['source'])} | {_cell(s['output'])} | {_cell(s['target'])} |" for s in card["samples"]
-    )
+    parameters = f"{card['parameters'] / 1e6:.2f} M parameters"
+    if card["saved_parameters"] < card["parameters"]:
+        parameters += f", of which {card['saved_parameters'] / 1e6:.2f} M were learned here and are shipped"
     return f"""# {name}
 
 {card["title"]}
@@ -103,29 +94,23 @@ task = zoo.load("{name}")
 task({json.dumps(card["demo"][0], ensure_ascii=False)})
 ```
 
-- {card["parameters"] / 1e6:.2f} M parameters, float16 on disk: {size["num_encoder_layers"]} + \
-{size["num_decoder_layers"]} layers, width {size["width"]}, {size["num_heads"]} heads, vocabulary \
-{size["vocabulary_size"]}
+- {parameters}, float16 on disk
+- Model: {_sizes(card["recipe"]["model"])}
 - Data: {card["data"]}
 - Licence of the data: {card["licence"]}
 - Limits: {card["limits"]}
 
 ## Scores
 
-| split | beams | {" | ".join(metrics)} |
-|---|---|{"---|" * len(metrics)}
-{rows}
+{_table(card["scores"])}
 
-Of the float16 weights shipped here; beams and length penalty ({card["recipe"]["generation"]["length_penalty"]}) were
-chosen on the validation split. BLEU and chrF from 0 to 100, the loss in nats a token. Nothing was tuned on a
-test split. To repeat a row:
+Of the float16 weights shipped here. {card["scoring"]} Nothing was tuned on a test split. To repeat a column:
 
 ```sh
-zoo evaluate {name} --data {card["recipe"]["source"]} --split {card["scores"][0]["split"]} --set beams=1 --json
+zoo evaluate {name} --data {card["recipe"]["source"]} --split {card["splits"][0]} --json
 ```
 
-{signatures}
-
+{"".join(f"- {metric}: `{signature}`" + chr(10) for metric, signature in card["signatures"].items())}
 ## Training
 
 {card["steps"]} steps, {card["minutes"]} minutes on {card["machine"]}, seed {card["seed"]}:
@@ -134,16 +119,33 @@ zoo evaluate {name} --data {card["recipe"]["source"]} --split {card["scores"][0]
 {card["command"]}
 ```
 
-## The first {len(card["samples"])} sentences of {card["scores"][0]["split"]}, uncurated
+## The first {len(card["samples"])} examples of {card["splits"][0]}, uncurated
 
-| source | output | reference |
+| input | output | reference |
 |---|---|---|
-{samples}
+{chr(10).join(f"| {_cell(s['input'])} | {_cell(s['output'])} | {_cell(s['reference'])} |" for s in card["samples"])}
 """
 
 
+def _sizes(model: Mapping[str, Any]) -> str:
+    """Names the sizes of a model's configuration."""
+    found = []
+    for name, value in model.items():
+        if isinstance(value, dict) and name != "heads":
+            found.append(_sizes(value))
+        elif name == "vocabulary_size" or (name.endswith(("width", "layers", "heads")) and isinstance(value, int)):
+            found.append(f"{name.replace('num_', '').replace('_', ' ')} {value}")
+    return ", ".join(found)
+
+
+def _table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    metrics = list(dict.fromkeys(metric for column in scores.values() for metric in column))
+    rows = [f"| {m} | " + " | ".join(f"{c[m]:.2f}" if m in c else "" for c in scores.values()) + " |" for m in metrics]
+    return "\n".join([f"| | {' | '.join(scores)} |", "|---|" + "---|" * len(scores), *rows])
+
+
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 if __name__ == "__main__":

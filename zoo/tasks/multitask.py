@@ -8,7 +8,7 @@ import numpy as np
 
 from zoo.config import ConfigError
 from zoo.metrics.classification import label_scores, tag_scores
-from zoo.models.encoder import EncoderConfig, EncoderHeadsConfig
+from zoo.models.encoder import EncoderConfig, EncoderHeadsConfig, HeadConfig
 from zoo.tasks.labels import class_number, read_tags
 from zoo.tasks.text import TextRecipe, TextTask
 from zoo.training import TrainingConfig
@@ -23,8 +23,11 @@ class MultitaskRecipe(TextRecipe):
     """
 
     task: Literal["multitask"] = "multitask"
-    source: str = "toy:polarity"
-    model: EncoderHeadsConfig = EncoderHeadsConfig(encoder=EncoderConfig(vocabulary_size=0))
+    source: str = "toy:numbers/intent"
+    model: EncoderHeadsConfig = EncoderHeadsConfig(
+        encoder=EncoderConfig(vocabulary_size=0),
+        heads={"intent": HeadConfig(pooling="mean"), "slots": HeadConfig(kind="tags")},
+    )
     training: TrainingConfig = TrainingConfig(steps=2000, monitor="mean", label_smoothing=0.0)
 
 
@@ -51,6 +54,17 @@ class Multitask(TextTask[MultitaskRecipe]):
         if domain not in self.domains:
             self.domains.append(domain)
         return self.domains.index(domain)
+
+    def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
+        known = [
+            {name: value for name, value in example.items() if not self._is_new_class(name, value)}
+            for example in examples
+        ]
+        super().check_examples(known)
+
+    def _is_new_class(self, name: str, value: str) -> bool:
+        head = self.heads.get(name)
+        return head is not None and head.kind == "label" and value not in head.classes
 
     def __call__(self, inputs: str | Sequence[str]) -> Any:  # type: ignore[override]
         """Reads texts.
@@ -86,7 +100,8 @@ class Multitask(TextTask[MultitaskRecipe]):
         Returns:
             "HEAD_accuracy" for labels, "HEAD_f1" for tags; "sentence_accuracy", all heads of a text right, where all
             examples have all heads; "DOMAIN_HEAD_accuracy" where examples have domains, and then "HEAD_accuracy" is
-            their mean; "mean", of the heads' own. 0-100.
+            their mean; "mean", of the heads' own. 0-100. A class that training never showed counts, and no guess is
+            right then.
         """
         texts = [example["text"] for example in examples]
         encodings = self.encode(texts)

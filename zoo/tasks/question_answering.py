@@ -9,7 +9,7 @@ import numpy as np
 from zoo.data.texts import Encoding
 from zoo.metrics.classification import answer_scores
 from zoo.models.encoder import EncoderConfig, EncoderHeadsConfig, HeadConfig
-from zoo.tasks.text import TextRecipe, TextTask, only_head
+from zoo.tasks.text import TextRecipe, TextTask, only_head, split_pairs
 from zoo.training import TrainingConfig
 
 
@@ -78,15 +78,36 @@ class QuestionAnswering(TextTask[QuestionAnsweringRecipe]):
         found = self.answers(inputs, seconds, n_best)
         return [answers[0].text for answers in found] if n_best == 1 else found
 
+    def check(self, text: str) -> None:
+        """Tells whether an input, a question and a passage with a tab between, can be worked on.
+
+        Raises:
+            ValueError: If there is no tab, or one of the two is empty.
+        """
+        if "\t" not in text:
+            raise ValueError(f"{text[:40]!r}: one text; write question TAB passage")
+        super().check(text)
+
+    def report(self, inputs: Sequence[str], **settings: Any) -> list[dict[str, Any]]:
+        questions, passages = split_pairs(inputs)
+        found = self.answers(questions, passages or (), n_best=3)
+        return [
+            {
+                "output": answers[0].text,
+                "probability": float(np.exp(answers[0].score)),
+                "answers": [answer._asdict() for answer in answers],
+            }
+            for answers in found
+        ]
+
     def answers(self, questions: Sequence[str], passages: Sequence[str], n_best: int = 1) -> list[list[Answer]]:
         """Finds the best answers of each question; a passage that is too long is read in windows."""
         name, _ = only_head(self.recipe, ("span",))
-        for texts in (questions, passages):
-            for number, text in enumerate(texts, 1):
-                try:
-                    self.check(text)
-                except ValueError as error:
-                    raise ValueError(f"input {number}: {error}") from None
+        for number, pair in enumerate(zip(questions, passages, strict=True), 1):
+            try:
+                self.check("\t".join(pair))
+            except ValueError as error:
+                raise ValueError(f"input {number}: {error}") from None
         windows = [
             self.tokenizer.windows(question, passage, self.max_length, self.recipe.window)
             for question, passage in zip(questions, passages, strict=True)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import keras
+import numpy as np
 
 from zoo.checkpoints import by_path, load, save
 from zoo.config import Config, ConfigError
+from zoo.data import hold_out
 from zoo.files import replacing
 from zoo.presets import CARD, read_card
-from zoo.training import Position, TrainingConfig
+from zoo.training import Position, Run, TrainingConfig
 
 WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.safetensors"
 
@@ -83,6 +85,15 @@ class Task(abc.ABC, Generic[Recipe]):
         """
         return [{"output": output} for output in self(inputs, **settings)]
 
+    @property
+    def ways(self) -> dict[str, dict[str, Any]]:
+        """The settings that a model card scores, by name; the task's own stand last."""
+        return {"": {}}
+
+    @abc.abstractmethod
+    def samples(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        """Runs labelled examples for a model card: "input", "output" and "reference", as text."""
+
     @abc.abstractmethod
     def check(self, text: str) -> None:
         """Tells whether an input can be worked on; raises ValueError where it cannot."""
@@ -91,7 +102,46 @@ class Task(abc.ABC, Generic[Recipe]):
     def evaluate(self, examples: Sequence[Mapping[str, str]], **settings: Any) -> dict[str, Any]:
         """Scores the task on labelled examples."""
 
+    # === Training ===
+
     @abc.abstractmethod
+    def batches(self, examples: Sequence[Mapping[str, str]], seed: int = 0) -> Any:
+        """Lays examples out in batches for the training loop: see Run.
+
+        Raises:
+            ValueError: If one cannot be used; it says which.
+        """
+
+    @abc.abstractmethod
+    def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool) -> tuple[Any, dict[str, Any]]:
+        """Computes a batch's loss, and what is reported beside it: see make_train_step()."""
+
+    def describe(self, examples: Sequence[Mapping[str, str]]) -> list[str]:
+        """Says in a few lines what is worth knowing of training examples before a run."""
+        return []
+
+    def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
+        """Tells whether examples can be scored, which would else show hours into a run.
+
+        Raises:
+            ValueError: If one cannot; it says which.
+        """
+        self.batches(examples)
+
+    def score_while_training(self, examples: Sequence[Mapping[str, str]]) -> dict[str, float]:
+        """Scores dev examples in the course of a run; evaluate() where a task has no quicker way."""
+        return self.evaluate(examples)
+
+    @property
+    def trained_model(self) -> keras.Model:
+        """What a run trains, where that is more than the model."""
+        return self.model
+
+    @property
+    def learning_rates(self) -> dict[str, float] | None:
+        """Each variable's share of the learning rate, by path; None for one rate."""
+        return None
+
     def fit(
         self,
         train: Sequence[Mapping[str, str]],
@@ -114,7 +164,47 @@ class Task(abc.ABC, Generic[Recipe]):
 
         Returns:
             Where the run ended.
+
+        Raises:
+            ValueError: If an example cannot be used; it says which.
         """
+        config = training or self.recipe.training
+        if dev is None:
+            train, dev = hold_out(train, seed=config.seed)
+        try:
+            self.check_examples(dev)
+        except ValueError as error:
+            raise ValueError(f"dev examples: {error}") from None
+        batches = self.batches(train, config.seed)
+        if epochs is not None:
+            config = config.for_epochs(epochs, len(batches.plan(0)))
+        best: list[np.ndarray] = []
+
+        def keep_best():
+            best[:] = [keras.ops.convert_to_numpy(weight) for weight in self.trained_model.weights]
+            if out is not None:
+                self.save(out)
+
+        run = Run(
+            self.trained_model,
+            self.loss,
+            batches,
+            config,
+            evaluate=lambda: self.score_while_training(dev),
+            keep_best=keep_best,
+            learning_rates=self.learning_rates,
+            checkpoint=None if out is None else Path(out) / CHECKPOINT,
+            logdir=logdir,
+        )
+        position = run.train()
+        if best:
+            for weight, value in zip(self.trained_model.weights, best, strict=True):
+                weight.assign(value)
+        elif out is not None and position.best is not None:  # the best were found before this run was gone on with
+            load(Path(out) / WEIGHTS, self.saved_weights)
+        return position
+
+    # === Folders ===
 
     @property
     def saved_weights(self) -> dict[str, keras.Variable]:

@@ -1,6 +1,7 @@
 """What the tasks over one encoder share: texts in, heads read off, trained together."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,18 +12,19 @@ import numpy as np
 from keras import ops
 
 from zoo.attention import capture
-from zoo.checkpoints import by_path, load
+from zoo.checkpoints import by_path
 from zoo.checkpoints.hub import open_hub_folder
 from zoo.config import ConfigError, nearest
-from zoo.data import hold_out
 from zoo.data.texts import Encoding, LabelledText, TextBatches, TextBatchingConfig, TextTokenizer
 from zoo.generation.compile import compiled
+from zoo.metrics.classification import describe_classes
 from zoo.models.encoder import EncoderHeadsConfig, HeadConfig, encoder
 from zoo.pictures.attention import AttentionMaps
 from zoo.presets.hub import find_hub_folder
+from zoo.tasks import as_line
 from zoo.tasks.labels import find_classes, read_label
-from zoo.tasks.task import CHECKPOINT, WEIGHTS, Task, TaskRecipe
-from zoo.training import Position, Run, TrainingConfig
+from zoo.tasks.task import Task, TaskRecipe
+from zoo.training import TrainingConfig
 from zoo.training.adapt import AdaptConfig, adapt, learning_rates
 from zoo.training.heads import activate, head_loss
 
@@ -76,7 +78,6 @@ class TextTask(Task[Recipe]):
         self.tokenizer = tokenizer
         keras.utils.set_random_seed(recipe.training.seed)
         self.model = encoder(recipe.model)
-        self.cut = 0
         adapt(self.model, recipe.adapt, self.head_layers)
 
     @property
@@ -143,13 +144,14 @@ class TextTask(Task[Recipe]):
     # === Texts in, numbers out ===
 
     def check(self, text: str) -> None:
-        """Tells whether a text can be read.
+        """Tells whether an input, a text or a pair with a tab between, can be read.
 
         Raises:
             ValueError: If it is empty.
         """
-        if not any(character.isprintable() and not character.isspace() for character in text):
-            raise ValueError(f"{text[:40]!r} is empty; give a text with at least one visible character")
+        for part in text.split("\t", 1):
+            if not any(character.isprintable() and not character.isspace() for character in part):
+                raise ValueError(f"{part[:40]!r} is empty; give a text with at least one visible character")
 
     @property
     def max_length(self) -> int:
@@ -159,19 +161,30 @@ class TextTask(Task[Recipe]):
         return min(longest, sizes.max_length) if sizes.positions == "learned" else longest
 
     def encode(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[Encoding]:
-        """Turns texts, or pairs of texts, into tokens; `cut` counts those that were longer than the model reads.
+        """Turns texts, or pairs of texts, into tokens.
+
+        Warns:
+            UserWarning: If some are longer than the model reads, and were cut; it says how many.
 
         Raises:
             ValueError: If one is empty; it says which.
         """
+        self._check_all(texts)
+        encodings = self.tokenizer.encode(texts, seconds, self.max_length)
+        cut = sum(encoding.cut for encoding in encodings)
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(texts)} texts are longer than {self.max_length} tokens; the rest of each was cut off",
+                stacklevel=2,
+            )
+        return encodings
+
+    def _check_all(self, texts: Sequence[str]) -> None:
         for number, text in enumerate(texts, 1):
             try:
-                self.check(text)
+                TextTask.check(self, text)
             except ValueError as error:
                 raise ValueError(f"input {number}: {error}") from None
-        encodings = self.tokenizer.encode(texts, seconds, self.max_length)
-        self.cut += sum(encoding.cut for encoding in encodings)
-        return encodings
 
     def run(self, encodings: Sequence[Encoding]) -> list[dict[str, np.ndarray]]:
         """Computes what every head says, texts of similar length together.
@@ -228,6 +241,19 @@ class TextTask(Task[Recipe]):
         tokens = self.tokenizer.tokens(encoding.ids)
         return AttentionMaps(tokens, [], {path: ops.convert_to_numpy(w)[0] for path, w in blocks.items()})
 
+    def samples(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        inputs = ["\t".join(e[name] for name in ("text", "second") if name in e) for e in examples]
+        return [
+            {
+                "input": text,
+                "output": as_line(report),
+                "reference": as_line({"output": {name: example.get(name, "") for name in self.heads}})
+                if len(self.heads) > 1
+                else "".join(example.get(name, "") for name in self.heads),
+            }
+            for example, text, report in zip(examples, inputs, self.report(inputs))
+        ]
+
     # === Training ===
 
     def labels(self, example: Mapping[str, str], encoding: Encoding) -> dict[str, np.ndarray]:
@@ -241,6 +267,15 @@ class TextTask(Task[Recipe]):
             for name, head in self.heads.items()
             if name in example
         }
+
+    def describe(self, examples: Sequence[Mapping[str, str]]) -> list[str]:
+        """Says how often each class occurs."""
+        counts = {
+            name: describe_classes([example[name] for example in examples if name in example])
+            for name, head in self.heads.items()
+            if head.kind == "label"
+        }
+        return [f"{name}: {', '.join(f'{c} {n}' for c, n in found.items())}" for name, found in counts.items()]
 
     def source_number(self, example: Mapping[str, str]) -> int:
         """Numbers the sources that batches are mixed from; one where a task has one."""
@@ -275,14 +310,13 @@ class TextTask(Task[Recipe]):
             for name, head in self.heads.items()
         }
 
-    def batches(self, texts: Sequence[LabelledText]) -> TextBatches:
-        """Lays labelled texts out in batches."""
+    def batches(self, examples: Sequence[Mapping[str, str]], seed: int = 0) -> TextBatches:
         return TextBatches(
-            texts,
+            self.labelled(examples),
             self.recipe.batching,
             self._label_specs,
             pad=self.recipe.model.encoder.pad,
-            seed=self.recipe.training.seed,
+            seed=seed,
         )
 
     def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool):
@@ -305,52 +339,28 @@ class TextTask(Task[Recipe]):
         tokens = ops.sum(ops.cast(ops.logical_not(padding), "float32"))
         return total, {**metrics, "tokens": tokens, "padding": ops.mean(ops.cast(padding, "float32"))}
 
-    def fit(
-        self,
-        train: Sequence[Mapping[str, str]],
-        dev: Sequence[Mapping[str, str]] | None = None,
-        *,
-        epochs: int | None = None,
-        out: str | Path | None = None,
-        logdir: str | Path | None = None,
-        training: TrainingConfig | None = None,
-    ) -> Position:
-        config = training or self.recipe.training
-        if dev is None:
-            train, dev = hold_out(train, seed=config.seed)
-        try:
-            self.labelled(dev)
-        except ValueError as error:
-            raise ValueError(f"dev examples: {error}") from None
-        batches = self.batches(self.labelled(train))
-        if epochs is not None:
-            config = config.for_epochs(epochs, len(batches.plan(0)))
-        best: list[np.ndarray] = []
-
-        def keep_best():
-            best[:] = [ops.convert_to_numpy(weight) for weight in self.model.weights]
-            if out is not None:
-                self.save(out)
-
+    @property
+    def learning_rates(self) -> dict[str, float] | None:
         decay = self.recipe.adapt.layer_decay
-        run = Run(
-            self.model,
-            self.loss,
-            batches,
-            config,
-            evaluate=lambda: self.evaluate(dev),
-            keep_best=keep_best,
-            learning_rates=learning_rates(self.model, decay) if decay < 1 else None,
-            checkpoint=None if out is None else Path(out) / CHECKPOINT,
-            logdir=logdir,
-        )
-        position = run.train()
-        if best:
-            for weight, value in zip(self.model.weights, best, strict=True):
-                weight.assign(value)
-        elif out is not None and position.best is not None:
-            load(Path(out) / WEIGHTS, self.saved_weights)
-        return position
+        return learning_rates(self.model, decay) if decay < 1 else None
+
+
+def split_pairs(inputs: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """Splits inputs such as "first TAB second".
+
+    Returns:
+        The first texts and the second ones; None for these where no input has a tab.
+
+    Raises:
+        ValueError: If some inputs have one and others not; it says which.
+    """
+    parts = [text.split("\t", 1) for text in inputs]
+    if all(len(part) == 1 for part in parts):
+        return list(inputs), None
+    for number, part in enumerate(parts, 1):
+        if len(part) == 1:
+            raise ValueError(f"input {number}: one text, where others are pairs; write first TAB second")
+    return [first for first, _ in parts], [second for _, second in parts]
 
 
 def only_head(recipe: TextRecipe, kinds: Sequence[str]) -> tuple[str, HeadConfig]:

@@ -9,9 +9,7 @@ import keras
 import numpy as np
 
 from zoo.attention import capture
-from zoo.checkpoints import by_path, load
 from zoo.config import ConfigError
-from zoo.data import hold_out
 from zoo.data.pipeline import BatchingConfig, Pair, PairBatches
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig, Generator
@@ -19,8 +17,8 @@ from zoo.generation.compile import compiled
 from zoo.metrics.translation import translation_scores
 from zoo.models.encoder_decoder import EncoderDecoderConfig, encoder_decoder
 from zoo.pictures.attention import AttentionMaps
-from zoo.tasks.task import CHECKPOINT, WEIGHTS, Task, TaskRecipe
-from zoo.training import Position, Run, TrainingConfig, cross_entropy, token_mean
+from zoo.tasks.task import Task, TaskRecipe
+from zoo.training import TrainingConfig, cross_entropy, token_mean
 
 START, END = 1, 2
 
@@ -116,6 +114,14 @@ class Translation(Task[TranslationRecipe]):
 
     def settings(self, assignments: Sequence[str]) -> dict[str, Any]:
         return self.recipe.generation.override(assignments).to_dict()
+
+    @property
+    def ways(self) -> dict[str, dict[str, Any]]:
+        return {"beams=1": {"beams": 1}, f"beams={self.recipe.generation.beams}": {}}
+
+    def samples(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        outputs = self([example["source"] for example in examples])
+        return [{"input": e["source"], "output": out, "reference": e["target"]} for e, out in zip(examples, outputs)]
 
     def check(self, text: str) -> None:
         """Tells whether a text can be translated.
@@ -222,51 +228,15 @@ class Translation(Task[TranslationRecipe]):
         padding = keras.ops.mean(keras.ops.cast(keras.ops.equal(places, 0), "float32"))
         return loss, {"tokens": tokens, "padding": padding}
 
-    def fit(
-        self,
-        train: Sequence[Mapping[str, str]],
-        dev: Sequence[Mapping[str, str]] | None = None,
-        *,
-        epochs: int | None = None,
-        out: str | Path | None = None,
-        logdir: str | Path | None = None,
-        training: TrainingConfig | None = None,
-    ) -> Position:
-        config = training or self.recipe.training
-        if dev is None:
-            train, dev = hold_out(train, seed=config.seed)
-        try:  # what would stop an evaluation hours later
-            self._encode_inputs([example["source"] for example in dev])
-            PairBatches(self._pairs(dev), self.recipe.batching)
-        except ValueError as error:
-            raise ValueError(f"dev examples: {error}") from None
-        batches = PairBatches(self._pairs(train), self.recipe.batching, config.seed)
-        if epochs is not None:
-            config = config.for_epochs(epochs, len(batches.plan(0)))
-        best: list[np.ndarray] = []
+    def batches(self, examples: Sequence[Mapping[str, str]], seed: int = 0) -> PairBatches:
+        return PairBatches(self._pairs(examples), self.recipe.batching, seed)
 
-        def keep_best():
-            best[:] = [keras.ops.convert_to_numpy(weight) for weight in self.model.weights]
-            if out is not None:
-                self.save(out)
+    def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
+        self._encode_inputs([example["source"] for example in examples])
+        self.batches(examples)
 
-        run = Run(
-            self.model,
-            self.loss,
-            batches,
-            config,
-            evaluate=lambda: {k: v for k, v in self.evaluate(dev, beams=1, n_best=1).items() if k != "signatures"},
-            keep_best=keep_best,
-            checkpoint=None if out is None else Path(out) / CHECKPOINT,
-            logdir=logdir,
-        )
-        position = run.train()
-        if best:
-            for weight, value in zip(self.model.weights, best, strict=True):
-                weight.assign(value)
-        elif out is not None and position.best is not None:  # the best were found before this run was gone on with
-            load(Path(out) / WEIGHTS, by_path(self.model.weights))
-        return position
+    def score_while_training(self, examples: Sequence[Mapping[str, str]]) -> dict[str, float]:
+        return {k: v for k, v in self.evaluate(examples, beams=1, n_best=1).items() if k != "signatures"}
 
     # === Folders ===
 
