@@ -1,6 +1,7 @@
 """Features on disk: the encoder's own, found again, computed anew for whatever they depend on, and resumed."""
 
 import io
+import sys
 
 import keras
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 from PIL import Image
 
 from zoo.data import features
-from zoo.data.features import image_features
+from zoo.data.features import expected_images, image_features
 from zoo.data.image_stream import image_batches
 from zoo.data.images import ImageConfig, ImageError, decode, prepared
-from zoo.models.vision_encoder import VisionEncoderConfig, ViTConfig, vision_encoder
+from zoo.models.vision_encoder import APPLICATIONS, VisionEncoderConfig, ViTConfig, vision_encoder
 
 CONFIG = ImageConfig((16, 16))
 
@@ -127,3 +128,22 @@ def test_damaged_images_are_errors_or_zero(encoder, tmp_path):
 def test_another_size_than_the_encoders_is_named(encoder, tmp_path):
     with pytest.raises(ValueError, match=r"config: size \[8, 16\]; the encoder takes \[16, 16\]"):
         get(encoder, tmp_path, config=ImageConfig((8, 16)))
+
+
+# === What each kind expects ===
+
+
+@pytest.mark.parametrize("kind", APPLICATIONS)
+def test_images_are_prepared_as_keras_applications_does(kind):
+    image = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    theirs = sys.modules[getattr(keras.applications, kind).__module__].preprocess_input
+    found = prepared(image, expected_images(VisionEncoderConfig(kind, (32, 40))))
+    np.testing.assert_allclose(found, theirs(image[None].astype("float32"))[0], atol=1e-4)
+
+
+def test_images_are_prepared_for_the_zoos_own_kinds():
+    image = np.full((32, 32, 3), 191, np.uint8)
+    found = prepared(image, expected_images(VisionEncoderConfig("efficientnet_lite0", (32, 32))))
+    np.testing.assert_allclose(found, 0.5)
+    found = prepared(image, expected_images(VisionEncoderConfig("vit", (32, 32))))
+    np.testing.assert_allclose(found, 191 / 127.5 - 1, atol=1e-6)

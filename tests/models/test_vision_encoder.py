@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 from zoo.config import ConfigError
+from zoo.layers.vision import StoredNormalization
 from zoo.models.vision_encoder import APPLICATIONS, VisionEncoder, VisionEncoderConfig, ViTConfig, vision_encoder
 
 VIT = np.load(Path(__file__).parent / "fixtures" / "vit.npz")
@@ -102,7 +103,12 @@ def test_the_stages_of_efficientnet_lite0(stages, grid, width, rng):
 
 def test_several_stages_lie_on_the_finest_grid(scramble, rng):
     config = VisionEncoderConfig("efficientnet_lite0", (64, 64), ("stride16", "stride32"))
-    both = scramble(vision_encoder(config), scale=0.2)
+    both = vision_encoder(config)
+    scramble(both.get_layer("block_10_project_norm"))
+    scramble(both.get_layer("block_15_project_norm"))
+    for layer in both.layers:  # a variance is positive
+        if isinstance(layer, StoredNormalization):
+            layer.moving_variance.assign(ops.abs(layer.moving_variance))
     weights = {weight.path: weight for weight in both.weights}
     images = images_of(config, rng)
     found = run(both, images).reshape(2, 4, 4, -1)
@@ -116,8 +122,9 @@ def test_several_stages_lie_on_the_finest_grid(scramble, rng):
     np.testing.assert_array_equal(found[:, ::2, ::2, 112:], found[:, 1::2, 1::2, 112:])
 
 
-def test_stored_statistics_are_used_in_training_too(rng):
-    config = VisionEncoderConfig("efficientnet_lite0", (32, 32))
+@pytest.mark.parametrize("kind", ["efficientnet_lite0", pytest.param("MobileNet", marks=pytest.mark.slow)])
+def test_stored_statistics_are_used_in_training_too(kind, rng):
+    config = VisionEncoderConfig(kind, (32, 32))
     model = vision_encoder(config)
     images = images_of(config, rng)
     before = [np.array(weight) for weight in model.weights]
@@ -163,7 +170,9 @@ def test_every_application_is_a_network():
     ids=["vit", "efficientnet_lite0"],
 )
 def test_it_survives_a_keras_file(config, scramble, rng, tmp_path):
-    model = scramble(vision_encoder(config), scale=0.1)
+    model = vision_encoder(config)
+    if config.kind == "vit":
+        scramble(model)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert type(loaded) is VisionEncoder
@@ -186,8 +195,8 @@ def test_it_survives_a_keras_file(config, scramble, rng, tmp_path):
         (lambda: ViTConfig(width=16, num_heads=3), "num_heads: 3 does not divide width 16"),
         (lambda: vision_encoder(VisionEncoderConfig(stages=("stride7",))), "stages: 'stride7'; did you mean 'stride"),
         (
-            lambda: vision_encoder(VisionEncoderConfig(image_size=(72, 64), stages=("stride8", "last"))),
-            "stages: 'last' has a grid of 3 x 2, which does not divide the finest, 9 x 8",
+            lambda: vision_encoder(VisionEncoderConfig(image_size=(80, 64), stages=("stride8", "last"))),
+            "stages: 'last' has a grid of 3 x 2, which does not divide the finest, 10 x 8",
         ),
     ],
 )

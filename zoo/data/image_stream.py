@@ -51,7 +51,8 @@ def image_batches(
 
     errors: list[ImageError] = []
 
-    def load(number: np.ndarray) -> np.ndarray:
+    def load(number: Any) -> np.ndarray:
+        number = int(number)
         image = images[number]
         name = names[number] if names else None if isinstance(image, (str, Path)) else f"image {number}"
         try:
@@ -61,7 +62,7 @@ def image_batches(
             if damaged is None:
                 errors.append(error)
             else:
-                damaged[int(number)] = str(error)
+                damaged[number] = str(error)
             return np.zeros((*config.size, 3), np.float32)
         return np.ascontiguousarray(found[:, ::-1]) if mirrored else found
 

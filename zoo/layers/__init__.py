@@ -5,17 +5,31 @@ from zoo.layers.feedforward import FeedForward
 from zoo.layers.packing import PackedMask, Segments
 from zoo.layers.pooling import KeyMask, MeanPooling
 from zoo.layers.transformer import BlockCache, Decoder, DecoderBlock, Encoder, EncoderBlock
+from zoo.layers.vision import (
+    ClassToken,
+    DepthwiseConvolution,
+    GridPositions,
+    PatchEmbedding,
+    SinusoidalGrid,
+    StoredNormalization,
+)
 
 __all__ = [
     "BlockCache",
+    "ClassToken",
     "Decoder",
     "DecoderBlock",
+    "DepthwiseConvolution",
     "Encoder",
     "EncoderBlock",
     "FeedForward",
+    "GridPositions",
     "KeyMask",
     "MeanPooling",
     "PackedMask",
+    "PatchEmbedding",
     "Segments",
+    "SinusoidalGrid",
+    "StoredNormalization",
     "TokenEmbedding",
 ]
