@@ -22,8 +22,9 @@ from zoo.presets.hub import find_hub_folder
 from zoo.tasks.labels import find_classes, read_label
 from zoo.tasks.task import Task, TaskRecipe
 from zoo.training import TrainingConfig
-from zoo.training.adapt import AdaptConfig, adapt, learning_rates
+from zoo.training.adapt import AdaptConfig, adapt, learning_rates, rank_allocator
 from zoo.training.heads import activate, head_loss
+from zoo.training.ranks import RankAllocator
 
 VOCABULARY = "tokenizer.json"
 
@@ -307,6 +308,9 @@ class TextTask(Task[Recipe]):
     def learning_rates(self) -> dict[str, float] | None:
         decay = self.recipe.adapt.layer_decay
         return learning_rates(self.model, decay) if decay < 1 else None
+
+    def rank_allocator(self, steps: int) -> RankAllocator | None:
+        return rank_allocator(self.model, self.recipe.adapt, steps)
 
 
 def only_head(recipe: TextRecipe, kinds: Sequence[str]) -> tuple[str, HeadConfig]:

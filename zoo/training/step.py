@@ -6,6 +6,8 @@ import keras
 import tensorflow as tf
 from keras import KerasTensor, ops
 
+from zoo.training.ranks import RankAllocator
+
 # Maps a batch to the loss and to other numbers worth logging; called with training=True inside the step.
 LossFunction = Callable[..., tuple[KerasTensor, dict[str, KerasTensor]]]
 
@@ -28,6 +30,11 @@ class MovingAverage:
             keras.Variable(source, trainable=False, name=f"average/{source.path}".replace("/", ":"))
             for source in self.sources
         ]
+
+    @property
+    def copies(self) -> dict[str, keras.Variable]:
+        """The averages by the paths of what they follow."""
+        return {source.path: average for source, average in zip(self.sources, self.variables, strict=True)}
 
     def update(self, step: KerasTensor) -> None:
         """Moves the average after optimizer step number `step`."""
@@ -52,6 +59,7 @@ def make_train_step(
     clip_norm: float,
     average: MovingAverage | None = None,
     learning_rates: Mapping[str, float] | None = None,
+    ranks: RankAllocator | None = None,
     jit: bool = True,
 ) -> Callable[[dict], dict[str, KerasTensor]]:
     """Compiles one optimizer step.
@@ -63,6 +71,7 @@ def make_train_step(
         clip_norm: The longest gradient, over all variables together.
         average: Follows the variables.
         learning_rates: Variable path -> share of the learning rate; 1 where it is not named.
+        ranks: Takes ranks away from low-rank additions.
         jit: Whether XLA compiles the step; one program for each shape of a batch.
 
     Returns:
@@ -80,17 +89,22 @@ def make_train_step(
     def step(batch):
         with tf.GradientTape() as tape:
             value, metrics = loss(model, batch, training=True)
+            value = value + sum(model.losses)  # what weights cost by themselves
         gradients = tape.gradient(value, [variable.value for variable in variables])
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         norm = tf.linalg.global_norm(gradients)
         scale = ops.minimum(1.0, clip_norm / ops.maximum(norm, 1e-12))
         learning_rate = optimizer.learning_rate
         slow = [(v, ops.copy(v.value), shares[v.path]) for v in variables if shares.get(v.path, 1.0) != 1.0]
+        if ranks is not None:
+            ranks.observe({v.path: g for v, g in zip(variables, gradients)}, optimizer.iterations + 1)
         optimizer.apply([gradient * scale for gradient in gradients], variables)
         for variable, before, share in slow:
             variable.assign(before + share * (variable - before))
         if average is not None:
             average.update(optimizer.iterations)
+        if ranks is not None:
+            metrics = {**metrics, **ranks.prune(optimizer.iterations, {} if average is None else average.copies)}
         return {"loss": value, "learning_rate": learning_rate, "gradient_norm": norm, **metrics}
 
     # One trace for each bucket: with every shape known, XLA gets the simplest program.
