@@ -125,6 +125,11 @@ class Task(abc.ABC, Generic[Recipe]):
         """Each variable's share of the learning rate, by path; None for one rate."""
         return None
 
+    @property
+    def loss_variables(self) -> Sequence[keras.Variable]:
+        """The loss' own variables, which are trained beside the model's."""
+        return ()
+
     def rank_allocator(self, steps: int) -> RankAllocator | None:
         """Makes what gives ranks out over a run of `steps` steps; None where there are none to give."""
         return None
@@ -180,6 +185,7 @@ class Task(abc.ABC, Generic[Recipe]):
             evaluate=lambda: self.score_while_training(dev),
             keep_best=keep_best,
             learning_rates=self.learning_rates,
+            loss_variables=self.loss_variables,
             ranks=self.rank_allocator(config.steps),
             checkpoint=None if out is None else Path(out) / CHECKPOINT,
             logdir=logdir,

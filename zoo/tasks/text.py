@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import keras
 import numpy as np
@@ -25,6 +25,7 @@ from zoo.training import TrainingConfig
 from zoo.training.adapt import AdaptConfig, adapt, learning_rates, rank_allocator
 from zoo.training.heads import activate, head_loss
 from zoo.training.ranks import RankAllocator
+from zoo.training.weighting import UncertaintyWeighting
 
 VOCABULARY = "tokenizer.json"
 
@@ -42,6 +43,7 @@ class TextRecipe(TaskRecipe):
         training: How the model is trained.
         adapt: Which weights of a pretrained encoder learn.
         loss_weights: Head -> factor of its loss; 1 where a head is not named.
+        loss_weighting: "fixed", by these factors; "uncertainty", by factors that are learned.
     """
 
     task: str = ""
@@ -52,6 +54,12 @@ class TextRecipe(TaskRecipe):
     training: TrainingConfig = TrainingConfig(steps=2000, monitor="accuracy", label_smoothing=0.0)
     adapt: AdaptConfig = AdaptConfig()
     loss_weights: dict[str, float] = dataclasses.field(default_factory=dict)
+    loss_weighting: Literal["fixed", "uncertainty"] = "fixed"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.loss_weighting == "uncertainty" and self.loss_weights:
+            raise ConfigError(f"loss_weights: {self.loss_weights}; they are learned by loss_weighting 'uncertainty'")
 
 
 Recipe = TypeVar("Recipe", bound=TextRecipe)
@@ -297,7 +305,11 @@ class TextTask(Task[Recipe]):
                 batch["segments"],
                 self.recipe.training.label_smoothing,
             )
-            total += self.recipe.loss_weights.get(name, 1.0) * value
+            if self.weighting is None:
+                total += self.recipe.loss_weights.get(name, 1.0) * value
+            else:
+                cost, metrics[f"loss_weight_{name}"] = self.weighting(name, value, batch[f"weights/{name}"])
+                total += cost
             if len(self.heads) > 1:
                 metrics[f"loss_{name}"] = value
         padding = ops.equal(batch["tokens"], self.recipe.model.encoder.pad)
@@ -307,7 +319,19 @@ class TextTask(Task[Recipe]):
     @property
     def learning_rates(self) -> dict[str, float] | None:
         decay = self.recipe.adapt.layer_decay
-        return learning_rates(self.model, decay) if decay < 1 else None
+        rates = learning_rates(self.model, decay) if decay < 1 else {}
+        if self.weighting is not None:
+            rates |= self.weighting.learning_rates(self.recipe.training.optimizer.learning_rate)
+        return rates or None
+
+    @cached_property
+    def weighting(self) -> UncertaintyWeighting | None:
+        """The weights of the heads' losses where they are learned."""
+        return UncertaintyWeighting(self.heads) if self.recipe.loss_weighting == "uncertainty" else None
+
+    @property
+    def loss_variables(self) -> Sequence[keras.Variable]:
+        return () if self.weighting is None else list(self.weighting.log_variances.values())
 
     def rank_allocator(self, steps: int) -> RankAllocator | None:
         return rank_allocator(self.model, self.recipe.adapt, steps)

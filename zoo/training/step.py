@@ -1,6 +1,6 @@
 """The training step: forward, backward, clip, update, average, as one XLA program."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -59,6 +59,7 @@ def make_train_step(
     clip_norm: float,
     average: MovingAverage | None = None,
     learning_rates: Mapping[str, float] | None = None,
+    loss_variables: Sequence[keras.Variable] = (),
     ranks: RankAllocator | None = None,
     jit: bool = True,
 ) -> Callable[[dict], dict[str, KerasTensor]]:
@@ -66,11 +67,12 @@ def make_train_step(
 
     Args:
         model: What to train.
-        optimizer: Updates the model's trainable variables.
+        optimizer: Updates the trainable variables.
         loss: Called as loss(model, batch, training=True).
         clip_norm: The longest gradient, over all variables together.
         average: Follows the variables.
         learning_rates: Variable path -> share of the learning rate; 1 where it is not named.
+        loss_variables: The loss' own, which are trained beside the model's.
         ranks: Takes ranks away from low-rank additions.
         jit: Whether XLA compiles the step; one program for each shape of a batch.
 
@@ -82,7 +84,7 @@ def make_train_step(
     """
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(f"backend {keras.backend.backend()!r}: training runs on tensorflow; set KERAS_BACKEND")
-    variables = model.trainable_variables
+    variables = [*model.trainable_variables, *loss_variables]
     optimizer.build(variables)
     shares = learning_rates or {}
 
@@ -95,11 +97,11 @@ def make_train_step(
         norm = tf.linalg.global_norm(gradients)
         scale = ops.minimum(1.0, clip_norm / ops.maximum(norm, 1e-12))
         learning_rate = optimizer.learning_rate
-        slow = [(v, ops.copy(v.value), shares[v.path]) for v in variables if shares.get(v.path, 1.0) != 1.0]
+        paced = [(v, ops.copy(v.value), shares[v.path]) for v in variables if shares.get(v.path, 1.0) != 1.0]
         if ranks is not None:
             ranks.observe({v.path: g for v, g in zip(variables, gradients)}, optimizer.iterations + 1)
         optimizer.apply([gradient * scale for gradient in gradients], variables)
-        for variable, before, share in slow:
+        for variable, before, share in paced:
             variable.assign(before + share * (variable - before))
         if average is not None:
             average.update(optimizer.iterations)
