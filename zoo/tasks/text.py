@@ -14,11 +14,13 @@ from zoo.attention import capture
 from zoo.checkpoints import by_path
 from zoo.checkpoints.hub import open_hub_folder
 from zoo.config import ConfigError, nearest
+from zoo.data.augment import EdaConfig
 from zoo.data.texts import Encoding, LabelledText, TextBatches, TextBatchingConfig, TextTokenizer
 from zoo.generation.compile import compiled
 from zoo.models.encoder import EncoderHeadsConfig, HeadConfig, encoder
 from zoo.pictures.attention import AttentionMaps
 from zoo.presets.hub import find_hub_folder
+from zoo.tasks.augmentation import augmentation, check_augmentation
 from zoo.tasks.labels import find_classes, read_label
 from zoo.tasks.task import Task, TaskRecipe
 from zoo.training import TrainingConfig
@@ -42,6 +44,7 @@ class TextRecipe(TaskRecipe):
         batching: How texts are laid out in batches.
         training: How the model is trained.
         adapt: Which weights of a pretrained encoder learn.
+        augment: How training texts are changed, anew in every pass.
         loss_weights: Head -> factor of its loss; 1 where a head is not named.
         loss_weighting: "fixed", by these factors; "uncertainty", by factors that are learned.
     """
@@ -53,11 +56,13 @@ class TextRecipe(TaskRecipe):
     batching: TextBatchingConfig = TextBatchingConfig()
     training: TrainingConfig = TrainingConfig(steps=2000, monitor="accuracy", label_smoothing=0.0)
     adapt: AdaptConfig = AdaptConfig()
+    augment: EdaConfig = EdaConfig()
     loss_weights: dict[str, float] = dataclasses.field(default_factory=dict)
     loss_weighting: Literal["fixed", "uncertainty"] = "fixed"
 
     def __post_init__(self):
         super().__post_init__()
+        check_augmentation(self.augment, self.base, self.model.heads)
         if self.loss_weighting == "uncertainty" and self.loss_weights:
             raise ConfigError(f"loss_weights: {self.loss_weights}; they are learned by loss_weighting 'uncertainty'")
 
@@ -284,13 +289,13 @@ class TextTask(Task[Recipe]):
         }
 
     def batches(self, examples: Sequence[Mapping[str, str]], seed: int = 0) -> TextBatches:
-        return TextBatches(
-            self.labelled(examples),
-            self.recipe.batching,
-            self._label_specs,
-            pad=self.recipe.model.encoder.pad,
-            seed=seed,
-        )
+        texts = self.labelled(examples)
+        augment = augmentation(self.recipe.augment, self.recipe.base, examples, self.tokenizer, self.max_length)
+        pad = self.recipe.model.encoder.pad
+        return TextBatches(texts, self.recipe.batching, self._label_specs, pad=pad, seed=seed, augment=augment)
+
+    def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
+        self.labelled(examples)
 
     def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool):
         """Computes a batch's loss: the weighted sum over the heads."""
