@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 BUILDERS = {
     name: f"zoo.data.builders.{name}.{name}_dataset_builder"
-    for name in ("multi30k", "sst2", "trec", "ag_news_10k", "bbc_news", "atis", "snips", "fdu_mtl")
+    for name in ("multi30k", "sst2", "trec", "ag_news_10k", "bbc_news", "atis", "snips", "fdu_mtl", "dialogsum")
 }
 
 Example = TypeVar("Example", bound=Mapping[str, str])
@@ -62,7 +62,8 @@ def load(
             others keep their own names.
 
     Returns:
-        Examples such as {"source": ..., "target": ...}, in the source's order.
+        Examples such as {"source": ..., "target": ...}, in the source's order. Further references of an example are
+        "target2", "target3" ..., which `references` gathers.
 
     Raises:
         SourceError: With one line that says what is wrong, where, and what would be right.
