@@ -100,18 +100,18 @@ def denoise(ids: Sequence[int], kinds: TokenKinds, config: DenoisingConfig, rng:
     Raises:
         ValueError: If the vocabulary has no mask.
     """
-    ids = np.asarray(ids, np.int32)
+    text = np.asarray(ids, np.int32)
     if config.permute:
-        ids = permute_sentences(ids, kinds, rng)
+        text = permute_sentences(text, kinds, rng)
     if config.infill:
-        ids = infill(ids, kinds, config.infill, config.mean_span, rng, config.whole_words)
+        text = infill(text, kinds, config.infill, config.mean_span, rng, config.whole_words)
     if config.mask:
-        ids = np.where(_chosen(ids, kinds, config.mask, rng, config.whole_words), _mask(kinds), ids)
+        text = np.where(_chosen(text, kinds, config.mask, rng, config.whole_words), _mask(kinds), text)
     if config.delete:
-        ids = ids[~_chosen(ids, kinds, config.delete, rng, config.whole_words)]
-    if config.rotate and len(ids):
-        ids = np.roll(ids, -rng.integers(len(ids)))
-    return ids.astype(np.int32)
+        text = text[~_chosen(text, kinds, config.delete, rng, config.whole_words)]
+    if config.rotate and len(text):
+        text = np.roll(text, -rng.integers(len(text)))
+    return text.astype(np.int32)
 
 
 def permute_sentences(ids: np.ndarray, kinds: TokenKinds, rng: np.random.Generator) -> np.ndarray:
@@ -211,10 +211,10 @@ def corrupt_spans(
     Raises:
         ValueError: If there are more spans than the vocabulary has sentinels for.
     """
-    ids = np.asarray(ids, np.int32)
-    unit = _units(ids, kinds, config.whole_words)
+    text = np.asarray(ids, np.int32)
+    unit = _units(text, kinds, config.whole_words)
     count = unit.max(initial=-1) + 1
-    span = np.full(len(ids), -1)
+    span = np.full(len(text), -1)
     if count > 1:
         hidden = min(max(round(config.share * count), 1), count - 1)
         spans = min(max(round(hidden / config.mean_span), 1), hidden, count - hidden + 1)
@@ -223,9 +223,9 @@ def corrupt_spans(
         sizes, numbers = np.zeros(2 * spans + 1, int), np.full(2 * spans + 1, -1)
         sizes[::2], sizes[1::2], numbers[1::2] = gaps, _parts(hidden, spans, rng), np.arange(spans)
         span = _spread(numbers, sizes, unit)
-    corrupted, first = _replaced(ids, span, kinds, sentinels=True)
+    corrupted, first = _replaced(text, span, kinds, sentinels=True)
     starts = np.flatnonzero(first[span >= 0])
-    target = np.insert(ids[span >= 0], starts, kinds.sentinels[: len(starts)])
+    target = np.insert(text[span >= 0], starts, kinds.sentinels[: len(starts)])
     return corrupted, np.append(target, kinds.sentinels[len(starts)]).astype(np.int32)
 
 
@@ -275,15 +275,14 @@ def mask_tokens(
     Raises:
         ValueError: If the vocabulary has no mask.
     """
-    ids = np.asarray(ids, np.int32)
-    chosen = _chosen(ids, kinds, config.share, rng, config.whole_words, least=1)
-    labels = np.where(chosen, ids, SPECIAL.index(PAD))
-    draw = rng.random(len(ids))
-    others = rng.choice(np.flatnonzero(~kinds.fixed), len(ids))
-    corrupted = np.where(
-        draw < config.masked, _mask(kinds), np.where(draw < config.masked + config.random, others, ids)
-    )
-    return np.where(chosen, corrupted, ids).astype(np.int32), labels.astype(np.int32)
+    text = np.asarray(ids, np.int32)
+    chosen = _chosen(text, kinds, config.share, rng, config.whole_words, least=1)
+    labels = np.where(chosen, text, SPECIAL.index(PAD))
+    draw = rng.random(len(text))
+    others = rng.choice(np.flatnonzero(~kinds.fixed), len(text))
+    corrupted = np.where(chosen & (draw < config.masked + config.random), others, text)
+    corrupted = np.where(chosen & (draw < config.masked), _mask(kinds), corrupted)
+    return corrupted.astype(np.int32), labels.astype(np.int32)
 
 
 # === What they share ===

@@ -113,7 +113,7 @@ def read_jsonl(path: str | Path, fields: Mapping[str, str] | None = None) -> lis
             continue
         try:
             row = json.loads(line)
-            example = {}
+            example: dict[str, str] = {}
             for ours, theirs in (fields or _PAIR).items():
                 texts = _texts_at(row, theirs, several=ours == TARGET)
                 example |= {_numbered(ours, number): text for number, text in enumerate(texts, 1)}
