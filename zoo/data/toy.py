@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from num2words import num2words
 
 from zoo.config import nearest
+from zoo.data.toy_dialogues import meetings
 from zoo.data.toy_texts import SIZES, checked_count, places, polarity, split_of
 
 __all__ = ["PAIRS", "SIZES", "TOYS", "number_intents", "number_tags", "numbers"]
@@ -111,6 +112,7 @@ TOYS: dict[str, Callable[..., list[dict[str, str]]]] = {
     "numbers/intent": number_intents,
     "polarity": polarity,
     "places/questions": places,
+    "meetings": meetings,
 }
 
 
