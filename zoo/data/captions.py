@@ -1,6 +1,8 @@
 """Images with captions, {"image": bytes or path, "captions": [...], "name": ...}, out of files and of TFDS."""
 
-from collections.abc import Iterator, Mapping
+import mmap
+import tempfile
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
 
 # Fields with a meaning of their own: an encoded image, and a list of texts.
 IMAGE, CAPTIONS, NAME = "image", "captions", "name"
+
+# What is read of TFDS builders whose features are called otherwise.
+TFDS_FIELDS = {"coco_captions": {IMAGE: "image", CAPTIONS: "captions/text", NAME: "image/filename"}}
+
+# Encoded images of a TFDS builder that are kept in memory.
+MOST_BYTES = 512 * 2**20
 
 
 def read_images(kind: str, path: str | Path, fields: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -46,43 +54,59 @@ def read_images(kind: str, path: str | Path, fields: Mapping[str, str]) -> list[
     return list(examples.values())
 
 
-def reads_images(fields: Mapping[str, str]) -> bool:
-    """Tells whether examples are images with captions."""
-    return IMAGE in fields
-
-
 def read_tfds_images(
-    builder: "tfds.core.DatasetBuilder", split: str, fields: Mapping[str, str]
-) -> Iterator[dict[str, Any]]:
+    builder: "tfds.core.DatasetBuilder", split: str, paths: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
     """Reads images as they are encoded, captions as lists and everything else as TFDS has it.
 
     Args:
         builder: A prepared builder.
         split: A split of it.
-        fields: Our name of each field -> the feature's path.
+        paths: Our name of each field -> where the feature is, from the outermost in.
 
-    Yields:
-        Examples such as {"image": bytes, "captions": texts, "name": bytes}.
+    Returns:
+        Examples such as {"image": bytes, "captions": texts, "name": bytes}. From MOST_BYTES on, images are in a
+        temporary file and read when they are looked at.
     """
     import tensorflow_datasets as tfds
 
     decoders: dict[str, Any] = {}
-    *parents, last = parts(builder.info.features, fields[IMAGE])
-    node = decoders
-    for parent in parents:
-        node = node.setdefault(parent, {})
-    node[last] = tfds.decode.SkipDecoding()
-    dataset = builder.as_dataset(split=split, decoders=decoders)
+    *parents, last = paths[IMAGE]
+    reduce(lambda node, parent: node.setdefault(parent, {}), parents, decoders)[last] = tfds.decode.SkipDecoding()
 
     def select(example: Any) -> dict[str, Any]:
-        return {ours: reduce(getitem, parts(builder.info.features, path), example) for ours, path in fields.items()}
+        return {ours: reduce(getitem, path, example) for ours, path in paths.items()}
 
-    for example in tfds.as_numpy(dataset.map(select)):
+    examples, kept, spilled = [], 0, _Spill()
+    for example in tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders).map(select)):
         if CAPTIONS in example:
-            example[CAPTIONS] = [caption.decode("utf-8") for caption in np.atleast_1d(example[CAPTIONS])]
-        yield example
+            example[CAPTIONS] = [caption.decode("utf-8") for caption in np.atleast_1d(example[CAPTIONS]).tolist()]
+        kept += len(example[IMAGE])
+        if kept > MOST_BYTES:
+            spilled.add(example)
+        examples.append(example)
+    spilled.finish()
+    return examples
 
 
-def parts(features: "tfds.features.FeaturesDict", path: str) -> list[str]:
-    """Takes apart a path such as "captions/text", which may also be one feature's name, as "image/filename" is."""
-    return [path] if path in features else path.split("/")
+class _Spill:
+    """Images of examples, moved into a temporary file that goes away with the last of them."""
+
+    def __init__(self) -> None:
+        self.places: list[tuple[dict[str, Any], int, int]] = []
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115
+
+    def add(self, example: dict[str, Any]) -> None:
+        start = self.file.tell()
+        self.file.write(example[IMAGE])
+        self.places.append((example, start, self.file.tell()))
+        example[IMAGE] = b""
+
+    def finish(self) -> None:
+        with self.file:
+            if not self.places:
+                return
+            self.file.flush()
+            view = memoryview(mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ))
+            for example, start, end in self.places:
+                example[IMAGE] = view[start:end]

@@ -13,14 +13,50 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from zoo.config import ConfigError
 from zoo.data.image_stream import Damaged, image_batches
 from zoo.data.images import Encoded, ImageConfig, ImageError
 from zoo.files import replacing
-from zoo.models.vision_encoder import VisionEncoder
+from zoo.models.vision_encoder import VisionEncoder, VisionEncoderConfig
 
 _TYPE = np.dtype("<f2")
 # Batches between two notes on how far the work is: what a killed run loses.
 _NOTE_EVERY = 16
+
+# What a kind's pretrained weights were trained with.
+_PIXELS = {"scale": 1.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+_FROM_MINUS_1_TO_1 = {"scale": 1 / 127.5, "mean": (1.0, 1.0, 1.0), "std": (1.0, 1.0, 1.0)}
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_CAFFE = {"scale": 1.0, "mean": (123.68, 116.779, 103.939), "std": (1.0, 1.0, 1.0), "channels": "bgr"}
+# The first that a kind's name begins with.
+_EXPECTED: dict[str, dict] = {
+    "vit": {},
+    "efficientnet_lite0": {"scale": 1.0, "mean": (127.0,) * 3, "std": (128.0,) * 3, "resample": "bicubic"},
+    "DenseNet": _IMAGENET,
+    "VGG": _CAFFE,
+    **{f"ResNet{layers}V2": _FROM_MINUS_1_TO_1 for layers in (50, 101, 152)},
+    "ResNet": _CAFFE,
+    # These normalize themselves.
+    **dict.fromkeys(("EfficientNet", "ConvNeXt", "MobileNetV3"), _PIXELS),
+    **dict.fromkeys(("MobileNet", "Inception", "NASNet", "Xception"), _FROM_MINUS_1_TO_1),
+}
+
+
+def expected_images(encoder: VisionEncoderConfig) -> ImageConfig:
+    """Returns how images are prepared for the pretrained weights of an encoder's kind; squashed to its size.
+
+    Args:
+        encoder: The encoder. A ViT's own weights may come with something else.
+
+    Raises:
+        ConfigError: If nothing is known of the kind.
+
+    Source: keras.applications' preprocess_input; EfficientNet-Lite0: MEAN_RGB and STDDEV_RGB of its training program.
+    """
+    for name, fields in _EXPECTED.items():
+        if encoder.kind.startswith(name):
+            return ImageConfig(size=encoder.image_size, **fields)
+    raise ConfigError(f"kind: how images are prepared for {encoder.kind!r} is not known; give an ImageConfig")
 
 
 class Features(NamedTuple):
@@ -157,7 +193,7 @@ def _digest(encoder: VisionEncoder, images: Sequence[Encoded], config: ImageConf
     for variable in encoder.variables:
         digest.update(variable.path.encode() + np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
     for image in images:
-        if isinstance(image, bytes):
+        if not isinstance(image, (str, Path)):
             digest.update(hashlib.sha256(image).digest())
         else:
             path = Path(image).expanduser().absolute()

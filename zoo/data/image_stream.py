@@ -1,6 +1,7 @@
 """Images streamed to an encoder: decoded and prepared in the background, a few batches at a time."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def image_batches(
 
     def load(number: np.ndarray) -> np.ndarray:
         image = images[number]
-        name = names[number] if names else f"image {number}" if isinstance(image, bytes) else None
+        name = names[number] if names else None if isinstance(image, (str, Path)) else f"image {number}"
         try:
             found = prepared(decode(image, name), config)
         except ImageError as error:

@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -20,7 +20,7 @@ from zoo.config import Config, ConfigError
 from zoo.data.files import SourceError
 
 # An encoded image, or where it is.
-Encoded = bytes | str | Path
+Encoded = bytes | memoryview | str | Path
 
 # A JPEG with more pixels than this is decoded to a half, a quarter or an eighth of its sides; 3 bytes a pixel.
 MOST_PIXELS = 30_000_000
@@ -67,16 +67,8 @@ def decode(image: Encoded, name: str | None = None) -> np.ndarray:
     Raises:
         ImageError: If there is no such file, or it is empty, damaged, not an image, or too large.
     """
-    name = name or ("image" if isinstance(image, bytes) else str(image))
-    if not isinstance(image, bytes) and _ADDRESS.match(str(image)):
-        raise ImageError(f"{name}: an address; download the image and name its file")
-    try:
-        file = io.BytesIO(image) if isinstance(image, bytes) else open(Path(image).expanduser(), "rb")  # noqa: SIM115
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
-    except (OSError, ValueError) as error:  # a folder, no permission; a zero byte in the path
-        raise ImageError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    with file:
+    name = name or (str(image) if isinstance(image, (str, Path)) else "image")
+    with _opened(image, name) as file:
         if not file.seek(0, os.SEEK_END):
             raise ImageError(f"{name}: the file is empty")
         file.seek(0)
@@ -91,6 +83,19 @@ def decode(image: Encoded, name: str | None = None) -> np.ndarray:
             raise ImageError(f"{name}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; scale it down") from None
         except Exception as error:  # a damaged file may raise anything
             raise ImageError(f"{name}: a damaged image: {str(error) or type(error).__name__}") from None
+
+
+def _opened(image: Encoded, name: str) -> BinaryIO:
+    if not isinstance(image, (str, Path)):
+        return io.BytesIO(image)
+    if _ADDRESS.match(str(image)):
+        raise ImageError(f"{name}: an address; download the image and name its file")
+    try:
+        return open(Path(image).expanduser(), "rb")
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file") from None
+    except (OSError, ValueError) as error:  # a folder, no permission; a zero byte in the path
+        raise ImageError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.config import nearest
-from zoo.data.captions import CAPTIONS, IMAGE, read_images, read_tfds_images, reads_images
+from zoo.data.captions import CAPTIONS, IMAGE, TFDS_FIELDS, read_images, read_tfds_images
 from zoo.data.files import SourceError, read_jsonl, read_tsv
 
 # TFDS takes seconds to import and most sources do without: it is imported inside the functions that need it.
@@ -192,7 +192,7 @@ def _check_split(source: str, split: str, splits: Collection[str]) -> None:
 
 def _read_file(source: str, kind: str, path: str, fields: Mapping[str, str] | None, split: str) -> list[dict[str, Any]]:
     _check_split(source, split, ["train"])
-    if fields and reads_images(fields):
+    if fields and IMAGE in fields:
         return read_images(kind, path, fields)
     return _FILES[kind](path, fields)
 
@@ -302,7 +302,7 @@ def _read_builder(
 
     for part in split.split("+"):
         _check_split(source, part.partition("[")[0].strip(), builder.info.splits)
-    fields = fields or {name: name for name in builder.info.features}
+    fields = fields or TFDS_FIELDS.get(builder.name) or {name: name for name in builder.info.features}
     features = {ours: _at(source, builder.info.features, theirs) for ours, theirs in fields.items()}
     for ours, feature in features.items():
         image = ours == IMAGE and isinstance(feature, tfds.features.Image)
@@ -314,12 +314,14 @@ def _read_builder(
         dataset = builder.as_dataset(split=split)
     except Exception as error:  # A slice that cannot be parsed, or is out of range.
         raise SourceError(f"{source}: split {split!r}: {_first_line(error)}") from error
-    if reads_images(fields):
-        found = read_tfds_images(builder, split, fields)
-        keep = (IMAGE, CAPTIONS)
+    if IMAGE in fields:
+        paths = {ours: _path(builder.info.features, theirs) for ours, theirs in fields.items()}
         return [
-            {ours: value if ours in keep else _text(features[ours], value) for ours, value in example.items()}
-            for example in found
+            {
+                ours: value if ours in (IMAGE, CAPTIONS) else _text(features[ours], value)
+                for ours, value in found.items()
+            }
+            for found in read_tfds_images(builder, split, paths)
         ]
     dataset = dataset.map(lambda example: {ours: _at(source, example, theirs) for ours, theirs in fields.items()})
     examples = []
@@ -331,12 +333,17 @@ def _read_builder(
 
 def _at(source: str, tree: Any, path: str) -> Any:
     """Follows a path such as "translation/de" into nested features or into an example."""
-    for name in [path] if path in tree else path.split("/"):
+    for name in _path(tree, path):
         names = tree.keys() if hasattr(tree, "keys") else ()
         if name not in names:
             raise SourceError(f"{source}: no field {path!r}; {nearest(name, names)}")
         tree = tree[name]
     return tree
+
+
+def _path(tree: Any, path: str) -> list[str]:
+    """Takes a path apart; "image/filename" may also be the name of one feature."""
+    return [path] if path in tree else path.split("/")
 
 
 def _text(feature: "tfds.features.FeatureConnector", value: Any) -> str:

@@ -4,10 +4,12 @@ import datetime
 import functools
 import random
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from num2words import num2words
 
 from zoo.config import nearest
+from zoo.data.toy_shapes import shapes
 from zoo.data.toy_texts import SIZES, checked_count, places, polarity, split_of
 
 __all__ = ["PAIRS", "SIZES", "TOYS", "number_intents", "number_tags", "numbers"]
@@ -105,12 +107,13 @@ def number_intents(count: int | None = None, seed: int = 0, split: str = "train"
     return [{"text": text, "intent": intent, "slots": tags} for text, intent, tags in _requests(count, seed, split)]
 
 
-TOYS: dict[str, Callable[..., list[dict[str, str]]]] = {
+TOYS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     **{f"numbers/{pair}": functools.partial(numbers, pair) for pair in PAIRS},
     "numbers/tags": number_tags,
     "numbers/intent": number_intents,
     "polarity": polarity,
     "places/questions": places,
+    "shapes": shapes,
 }
 
 

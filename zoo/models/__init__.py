@@ -4,4 +4,5 @@ MODELS = {
     "encoder": "zoo.models.encoder:encoder",
     "encoder_decoder": "zoo.models.encoder_decoder:encoder_decoder",
     "vision_encoder": "zoo.models.vision_encoder:vision_encoder",
+    "vision_encoder_decoder": "zoo.models.vision_encoder_decoder:vision_encoder_decoder",
 }

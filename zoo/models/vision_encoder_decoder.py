@@ -73,7 +73,7 @@ class VisionEncoderDecoder(EncoderDecoder):
     It runs half by half as an EncoderDecoder does; encode() takes the features, or {"features", "prompt"}.
     """
 
-    config_class = VisionEncoderDecoderConfig
+    config_class = VisionEncoderDecoderConfig  # type: ignore[assignment]
     config: VisionEncoderDecoderConfig  # type: ignore[assignment]
 
     @classmethod
@@ -106,7 +106,7 @@ def vision_encoder_decoder(
     feature_positions = SinusoidalGrid(config.grid, name="feature_positions")
     feature_dropout = Dropout(config.dropout, name="feature_dropout")
     joint = JointMemory(config.width, name="joint_memory") if config.prompts else None
-    encoder = Encoder(config.num_encoder_layers, config.block, name="encoder")
+    encoder = Encoder(config.num_encoder_layers, config.block, name="feature_encoder")
     target_positions: keras.layers.Layer = Sinusoidal(name="target_positions")
     if config.positions == "learned":
         target_positions = Learned(config.max_length, name="target_positions")
@@ -122,10 +122,9 @@ def vision_encoder_decoder(
         seen = ops.ones_like(source["features"][:, :, 0], dtype="bool")
         if joint is not None:
             prompt = source["prompt"]
-            words = target_positions(embedding(prompt), ops.arange(ops.shape(prompt)[1], dtype="int32"))
-            written = ops.not_equal(prompt, PAD)
-            x, _ = joint([x, words])
-            seen = ops.concatenate([seen, written], axis=1)
+            words = target_positions(embedding(prompt))
+            x, both = joint([x, words], [seen, ops.not_equal(prompt, PAD)])
+            seen = both[:, 0, 0]
         memory = encoder(feature_dropout(x, training=training), seen[:, None, None, :], training=training)
         return memory, ops.cast(seen, "int32")
 

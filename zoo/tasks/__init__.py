@@ -18,6 +18,7 @@ TASKS = {
     "question_answering": "zoo.tasks.question_answering:QuestionAnswering",
     "embedding": "zoo.tasks.embedding:Embedding",
     "multitask": "zoo.tasks.multitask:Multitask",
+    "captioning": "zoo.tasks.captioning:Captioning",
 }
 
 

@@ -11,6 +11,7 @@ from zoo.presets import find, read_card
 from zoo.tasks import TASKS, check_recipe_name, task_class
 from zoo.tasks.task import Task, TaskRecipe
 
+# What a run was asked for, and what its task made of that: the classes, and the sizes of a pretrained model.
 RECIPE = "recipe.json"
 
 
@@ -67,11 +68,11 @@ def open_run(
     task_type = task_class(recipe.task)
     recorded = None if out is None else out / RECIPE
     if out is not None and recorded is not None and recorded.exists():
-        earlier = task_type.recipe_class.from_json(recorded)
-        if earlier != recipe:
-            field = _first_difference(earlier.to_dict(), recipe.to_dict())
+        earlier = _read_json(str(recorded))
+        if task_type.recipe_class.from_dict(earlier["recipe"]) != recipe:
+            field = _first_difference(earlier["recipe"], recipe.to_dict())
             raise ConfigError(f"--out {out}: it holds a run of another recipe ({field}); give another folder")
-        return task_type.from_vocabulary(recipe, out, {})
+        return task_type.from_vocabulary(task_type.recipe_class.from_dict(earlier["completed"]), out, {})
     if init is None:
         task = task_type.from_examples(recipe, examples)
     else:
@@ -84,7 +85,8 @@ def open_run(
         out.mkdir(parents=True, exist_ok=True)
         task.save_vocabulary(out)
         with replacing(recorded) as temporary:
-            temporary.write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
+            both = {"recipe": recipe.to_dict(), "completed": task.recipe.to_dict()}
+            temporary.write_text(json.dumps(both, indent=2) + "\n", encoding="utf-8")
     return task
 
 

@@ -133,6 +133,11 @@ class Task(abc.ABC, Generic[Recipe]):
         return self.evaluate(examples)
 
     @property
+    def trained_model(self) -> keras.Model:
+        """What a run trains, where that is more than the model."""
+        return self.model
+
+    @property
     def learning_rates(self) -> dict[str, float] | None:
         """Each variable's share of the learning rate, by path; None for one rate."""
         return None
@@ -176,12 +181,12 @@ class Task(abc.ABC, Generic[Recipe]):
         best: list[np.ndarray] = []
 
         def keep_best():
-            best[:] = [keras.ops.convert_to_numpy(weight) for weight in self.model.weights]
+            best[:] = [keras.ops.convert_to_numpy(weight) for weight in self.trained_model.weights]
             if out is not None:
                 self.save(out)
 
         run = Run(
-            self.model,
+            self.trained_model,
             self.loss,
             batches,
             config,
@@ -193,7 +198,7 @@ class Task(abc.ABC, Generic[Recipe]):
         )
         position = run.train()
         if best:
-            for weight, value in zip(self.model.weights, best, strict=True):
+            for weight, value in zip(self.trained_model.weights, best, strict=True):
                 weight.assign(value)
         elif out is not None and position.best is not None:  # the best were found before this run was gone on with
             load(Path(out) / WEIGHTS, self.saved_weights)

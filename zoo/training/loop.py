@@ -83,6 +83,7 @@ class Run:
             average=self.average,
             learning_rates=learning_rates,
             jit=config.jit,
+            matmul=config.matmul,
         )
 
     def train(self) -> Position:

@@ -1,10 +1,14 @@
 """The training step: forward, backward, clip, update, average, as one XLA program."""
 
+import os
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import keras
 import tensorflow as tf
 from keras import KerasTensor, ops
+
+from zoo.config import BFLOAT16_FLAGS
 
 # Maps a batch to the loss and to other numbers worth logging; called with training=True inside the step.
 LossFunction = Callable[..., tuple[KerasTensor, dict[str, KerasTensor]]]
@@ -53,6 +57,7 @@ def make_train_step(
     average: MovingAverage | None = None,
     learning_rates: Mapping[str, float] | None = None,
     jit: bool = True,
+    matmul: Literal["float32", "bfloat16"] = "float32",
 ) -> Callable[[dict], dict[str, KerasTensor]]:
     """Compiles one optimizer step.
 
@@ -64,6 +69,7 @@ def make_train_step(
         average: Follows the variables.
         learning_rates: Variable path -> share of the learning rate; 1 where it is not named.
         jit: Whether XLA compiles the step; one program for each shape of a batch.
+        matmul: See TrainingConfig; "bfloat16" takes the place of jit.
 
     Returns:
         A function from a batch to scalars: "loss", "learning_rate", "gradient_norm" and whatever `loss` adds.
@@ -93,5 +99,21 @@ def make_train_step(
             average.update(optimizer.iterations)
         return {"loss": value, "learning_rate": learning_rate, "gradient_norm": norm, **metrics}
 
+    if matmul == "bfloat16":
+        _use_bfloat16_units()
+        jit = False
     # One trace for each bucket: with every shape known, XLA gets the simplest program.
     return tf.function(step, jit_compile=jit)
+
+
+def _use_bfloat16_units() -> None:
+    """Makes TensorFlow multiply matrices in bfloat16 by oneDNN, and fuse everything else by XLA.
+
+    XLA's own products on a CPU know no matrix units. TensorFlow reads the flags once, while it is imported.
+    """
+    if BFLOAT16_FLAGS not in os.environ.get("TF_XLA_FLAGS", ""):
+        raise RuntimeError(
+            f'training.matmul: "bfloat16" needs TF_XLA_FLAGS="{BFLOAT16_FLAGS}" before TensorFlow is imported; '
+            "`zoo train --bfloat16` sets it"
+        )
+    tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": True})

@@ -1,0 +1,328 @@
+"""Captioning: images in, sentences about them out."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import keras
+import numpy as np
+
+from zoo.checkpoints import by_path
+from zoo.checkpoints.backbones import load_backbone
+from zoo.config import ConfigError
+from zoo.data.augmentation import AugmentationConfig, augmented
+from zoo.data.caption_batches import CaptionBatches, CaptionBatchingConfig
+from zoo.data.features import image_features
+from zoo.data.image_stream import without_damaged
+from zoo.data.images import Encoded, ImageConfig, decode, normalized, prepared
+from zoo.data.tokenizers import Tokenizer
+from zoo.generation import GenerationConfig, Generator
+from zoo.metrics.captioning import caption_scores
+from zoo.models.vision_encoder import VisionEncoderConfig, ViTConfig, vision_encoder
+from zoo.models.vision_encoder_decoder import VisionEncoderDecoderConfig, vision_encoder_decoder
+from zoo.tasks.task import Task, TaskRecipe
+from zoo.training import TrainingConfig, cross_entropy, token_mean
+
+VOCABULARY = "tokenizer.json"
+# Images whose features are held at once while captions are written.
+CHUNK = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptioningRecipe(TaskRecipe):
+    """Everything that makes a captioner.
+
+    Args:
+        task: "captioning".
+        source: The training data, a SOURCE of images with captions.
+        vision: What sees the images.
+        weights: Its pretrained weights: "imagenet", or a file; none where None.
+        images: How images are prepared; the size is vision's.
+        trained: Which part of the vision encoder learns with the text: "none", and its features are computed once and
+            kept on disk; "top", the last blocks; or "all".
+        mirrored: Whether half of the images are mirrored, where features are kept and no caption tells left from right.
+        augmentation: How images are changed, where the vision encoder learns.
+        model: The text's side. A vocabulary_size of 0 is as many tokens as the corpus allows, up to 8,000; grid and
+            feature_width follow from vision.
+        batching: How images and captions are laid out in batches.
+        training: How the model is trained.
+        generation: How captions are found.
+    """
+
+    task: Literal["captioning"] = "captioning"
+    source: str = "toy:shapes"
+    vision: VisionEncoderConfig = VisionEncoderConfig(
+        kind="vit", image_size=(64, 64), vit=ViTConfig(8, 96, 4, 192, 3, epsilon=1e-6, class_token=False)
+    )
+    weights: str | None = None
+    images: ImageConfig = ImageConfig(size=(64, 64))
+    trained: Literal["none", "top", "all"] = "all"
+    mirrored: bool = True
+    augmentation: AugmentationConfig | None = None
+    model: VisionEncoderDecoderConfig = VisionEncoderDecoderConfig(vocabulary_size=0, width=96, num_heads=4)
+    batching: CaptionBatchingConfig = CaptionBatchingConfig()
+    training: TrainingConfig = TrainingConfig(steps=2000, monitor="cider")
+    generation: GenerationConfig = GenerationConfig(max_length=40)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.images.size != self.vision.image_size:
+            raise ConfigError(
+                f"images.size: {list(self.images.size)}; vision.image_size is {list(self.vision.image_size)}"
+            )
+        if self.vision.pooling != "none":
+            raise ConfigError(f"vision.pooling: {self.vision.pooling!r}; captions are written from a grid: 'none'")
+        if self.trained == "none" and self.augmentation is not None:
+            raise ConfigError("augmentation: features that are kept are of unchanged images; leave it out, or train")
+
+
+class Captioning(Task[CaptioningRecipe]):
+    """Describes images.
+
+        captioner = zoo.load("captioning-flickr8k")
+        captioner("photo.jpg")
+
+    Args:
+        recipe: The recipe.
+        tokenizer: Writes captions.
+        card: See Task.
+
+    Attributes:
+        vision: The model that sees, from images to features.
+        model: The model that writes, from features and the words so far to the next word.
+    """
+
+    recipe_class = CaptioningRecipe
+
+    def __init__(self, recipe: CaptioningRecipe, tokenizer: Tokenizer, card: Mapping[str, Any] | None = None):
+        keras.utils.set_random_seed(recipe.training.seed)
+        self.vision = vision_encoder(recipe.vision)
+        if self.vision.extra:
+            raise ConfigError("vision.vit.class_token: true; captions are written from the grid alone")
+        if recipe.weights is not None:
+            load_backbone(self.vision, recipe.weights)
+        model = dataclasses.replace(
+            recipe.model,
+            vocabulary_size=tokenizer.vocabulary_size,
+            grid=self.vision.grid,
+            feature_width=self.vision.output_shape[-1],
+        )
+        recipe = dataclasses.replace(recipe, model=model)
+        super().__init__(recipe, card)
+        self.tokenizer = tokenizer
+        self.model = vision_encoder_decoder(recipe.model)
+        self.generator = Generator(self.model)
+        _set_trained(self.vision, recipe.trained)
+
+    # === Image in, text out ===
+
+    def __call__(
+        self,
+        inputs: Encoded | np.ndarray | Sequence[Encoded | np.ndarray],
+        beginnings: str | Sequence[str] | None = None,
+        **generation: Any,
+    ) -> Any:
+        """Describes images.
+
+        Args:
+            inputs: An image, or several: paths, encoded bytes, or uint8 arrays (height, width, 3).
+            beginnings: What the captions begin with.
+            generation: Fields of GenerationConfig that differ from the recipe's: beams=1, n_best=3 ...
+
+        Returns:
+            One caption for an image, a list for several. With n_best above 1 each is a list, best first.
+
+        Raises:
+            ImageError: For what is no image, or a damaged one.
+        """
+        if isinstance(inputs, (bytes, str, Path, np.ndarray, memoryview)):
+            return self([inputs], None if beginnings is None else [str(beginnings)], **generation)[0]
+        return self._write(self._features_of(inputs), beginnings, **generation)
+
+    def _write(
+        self, chunks: Iterable[np.ndarray], beginnings: Sequence[str] | None = None, **generation: Any
+    ) -> list[Any]:
+        """Writes captions from features of images, some images at a time."""
+        config = dataclasses.replace(self.recipe.generation, **generation)
+        started = None if beginnings is None else self.tokenizer.encode([text.lower() for text in beginnings])
+        captions: list[Any] = []
+        for features in chunks:
+            begun = None if started is None else started[len(captions) : len(captions) + len(features)]
+            for found in self.generator(list(features), config, begun):
+                captions.append(self.tokenizer.decode([hypothesis.tokens for hypothesis in found]))
+        return captions if config.n_best > 1 else [texts[0] for texts in captions]
+
+    def _features_of(self, images: Sequence[Encoded | np.ndarray]) -> Iterator[np.ndarray]:
+        """Yields features of images, CHUNK images at a time; images are decoded while they are needed."""
+        size = self.recipe.batching.batch_size
+        for start in range(0, len(images), CHUNK):
+            chunk = images[start : start + CHUNK]
+            features = []
+            for first in range(0, len(chunk), size):
+                part = chunk[first : first + size]
+                rows = np.zeros((size if len(part) > 1 else 1, *self.recipe.images.size, 3), np.float32)
+                for row, image in enumerate(part):
+                    pixels = (
+                        image if isinstance(image, np.ndarray) else decode(image, f"input {start + first + row + 1}")
+                    )
+                    rows[row] = prepared(pixels, self.recipe.images)
+                features.append(np.asarray(self.vision.predict_on_batch(rows))[: len(part)])
+            yield np.concatenate(features)
+
+    def settings(self, assignments: Sequence[str]) -> dict[str, Any]:
+        return self.recipe.generation.override(assignments).to_dict()
+
+    def check(self, text: str) -> None:
+        """Tells whether a file can be described.
+
+        Raises:
+            ImageError: If it is no image, or a damaged one.
+        """
+        decode(text)
+
+    @property
+    def ways(self) -> dict[str, dict[str, Any]]:
+        return {"beams=1": {"beams": 1}, f"beams={self.recipe.generation.beams}": {}}
+
+    def samples(self, examples: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+        outputs = self([example["image"] for example in examples])
+        return [
+            {"input": e["name"], "output": output, "reference": e["captions"][0]}
+            for e, output in zip(examples, outputs)
+        ]
+
+    # === Scores ===
+
+    def evaluate(self, examples: Sequence[Mapping[str, Any]], **generation: Any) -> dict[str, Any]:
+        """Scores captions of images.
+
+        Args:
+            examples: Mappings with "image" and "captions".
+            generation: As in a call.
+
+        Returns:
+            What caption_scores() does.
+
+        Raises:
+            ImageError: For a damaged image.
+        """
+        captions = self([example["image"] for example in examples], **generation)
+        return caption_scores(captions, [example["captions"] for example in examples])
+
+    # === Training ===
+
+    @classmethod
+    def from_examples(cls, recipe: CaptioningRecipe, examples: Sequence[Mapping[str, Any]]) -> Self:
+        texts = [plain(caption) for example in examples for caption in example["captions"]]
+        return cls(recipe, Tokenizer.train(texts, recipe.model.vocabulary_size))
+
+    def batches(self, examples: Sequence[Mapping[str, Any]], seed: int = 0) -> CaptionBatches:
+        examples = without_damaged(examples)
+        captions = [self.tokenizer.encode([plain(text) for text in example["captions"]]) for example in examples]
+        if self.recipe.trained == "none":
+            return CaptionBatches(captions, self._kept_features(examples, seed), self.recipe.batching, seed=seed)
+
+        def images(numbers: Sequence[int], epoch: int) -> np.ndarray:
+            return np.stack([self._training_image(examples[i], (seed, epoch, i)) for i in numbers])
+
+        return CaptionBatches(captions, images, self.recipe.batching, name="images", seed=seed)
+
+    def _kept(self, examples: Sequence[Mapping[str, Any]], mirrored: bool = False) -> np.ndarray:
+        """Computes features of all images, or finds them where they were computed before."""
+        images, names = ([example[field] for example in examples] for field in ("image", "name"))
+        folder = features_folder()
+        return image_features(self.vision, images, self.recipe.images, folder, names=names, mirrored=mirrored).array
+
+    def _kept_features(self, examples: Sequence[Mapping[str, Any]], seed: int):
+        """Returns how the features of training images are looked up, some of them mirrored."""
+        sides = AugmentationConfig().sides
+        both = [self._kept(examples, mirrored) for mirrored in (False, True)[: 1 + self.recipe.mirrored]]
+        one_sided = np.array([any(side in text.lower() for side in sides for text in e["captions"]) for e in examples])
+
+        def features(numbers: Sequence[int], epoch: int) -> np.ndarray:
+            mirrored = np.random.default_rng((seed, epoch, numbers[0])).random(len(numbers)) < 0.5
+            mirrored &= ~one_sided[np.array(numbers)]
+            which = mirrored.astype(int) if self.recipe.mirrored else np.zeros(len(numbers), int)
+            return np.stack([both[k][i] for k, i in zip(which, numbers)]).astype(np.float32)
+
+        return features
+
+    def _training_image(self, example: Mapping[str, Any], seed: tuple[int, ...]) -> np.ndarray:
+        pixels = decode(example["image"], example["name"])
+        if self.recipe.augmentation is None:
+            return prepared(pixels, self.recipe.images)
+        changed = augmented(pixels, example["captions"], self.recipe.augmentation, self.recipe.images, seed)
+        return normalized(changed, self.recipe.images)
+
+    def check_examples(self, examples: Sequence[Mapping[str, Any]]) -> None:
+        for example in examples:
+            decode(example["image"], example["name"])
+
+    def score_while_training(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        if self.recipe.trained != "none":
+            return self.evaluate(examples, beams=1, n_best=1)
+        features = self._kept(examples)
+        chunks = (features[start : start + CHUNK] for start in range(0, len(features), CHUNK))
+        captions = self._write(chunks, beams=1, n_best=1)
+        return caption_scores(captions, [example["captions"] for example in examples])
+
+    @cached_property
+    def joint_model(self) -> keras.Model:
+        """The model from {"images", "target"} to logits: both halves, for training them together."""
+        images = keras.Input((*self.recipe.images.size, 3), name="images")
+        target = keras.Input((None,), dtype="int32", name="target")
+        logits = self.model.decode(target, *self.model.encode(self.vision(images, training=False)))
+        return keras.Model({"images": images, "target": target}, logits, name="captioner")
+
+    @property
+    def trained_model(self) -> keras.Model:
+        return self.model if self.recipe.trained == "none" else self.joint_model
+
+    @property
+    def saved_weights(self) -> dict[str, keras.Variable]:
+        """What was learned: pretrained weights of the vision encoder that stayed as they are come from elsewhere."""
+        learned = [*self.model.weights]
+        if self.recipe.weights is None:
+            learned += self.vision.weights
+        else:
+            learned += self.vision.trainable_weights
+        return by_path(learned)
+
+    def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool):
+        """Computes a batch's loss, and how full the batch is."""
+        inputs = {name: batch[name] for name in ("features", "images", "target") if name in batch}
+        logits = model(inputs, training=training)
+        losses = cross_entropy(logits, batch["labels"], self.recipe.training.label_smoothing)
+        loss, tokens = token_mean(losses, batch["labels"])
+        padding = keras.ops.mean(keras.ops.cast(keras.ops.equal(batch["labels"], 0), "float32"))
+        return loss, {"tokens": tokens, "padding": padding}
+
+    # === Folders ===
+
+    def save_vocabulary(self, folder: Path) -> None:
+        self.tokenizer.save(folder / VOCABULARY)
+
+    @classmethod
+    def from_vocabulary(cls, recipe: CaptioningRecipe, folder: Path, card: Mapping[str, Any]) -> Self:
+        return cls(recipe, Tokenizer.load(folder / VOCABULARY), card)
+
+
+def plain(caption: str) -> str:
+    """Writes a caption as it is learned: in small letters, without the stop at its end."""
+    return caption.lower().rstrip(" .")
+
+
+def features_folder() -> Path:
+    """Returns where features of images are kept: $ZOO_CACHE/features, or the user's cache."""
+    return Path(os.environ.get("ZOO_CACHE") or "~/.cache/zoo").expanduser() / "features"
+
+
+def _set_trained(vision: keras.Model, trained: str) -> None:
+    """Chooses which layers of a vision encoder learn; "top" is the last quarter of its layers with weights."""
+    layers = [layer for layer in vision._flatten_layers(include_self=False) if layer.weights and not layer._layers]
+    learning = {"none": 0, "top": len(layers) // 4, "all": len(layers)}[trained]
+    for layer in layers[: len(layers) - learning]:
+        layer.trainable = False
