@@ -1,6 +1,5 @@
 """Pictures of attention: files that stand alone, whatever the tokens say."""
 
-import html.parser
 import json
 import re
 
@@ -29,37 +28,20 @@ def maps(rng):
     return AttentionMaps(SOURCE, TARGET, weights)
 
 
-class Page(html.parser.HTMLParser):
-    """Counts a page's elements and collects what its scripts say, as a browser would read it."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.references, self.script = [], [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append(tag)
-        self.references += [value for name, value in attributes if name in ("src", "href")]
-
-    def handle_data(self, data):
-        if self.elements and self.elements[-1] == "script":
-            self.script += data
-
-
 def test_a_decoders_queries_are_named_after_what_comes_of_them(maps):
     for path, (queries, keys) in PATHS.items():
         assert maps.tokens(path) == (queries, keys)
 
 
-def test_the_page_loads_nothing(maps):
+def test_the_page_loads_nothing(maps, read_page):
     text = maps.to_html()
     assert "http" not in text
     assert not re.search(r"url\(|@import|\bimport\b|fetch\(", text)
-    assert Page(text).references == []
+    assert read_page(text).references == []
 
 
-def test_a_token_cannot_break_out_of_the_page(maps):
-    page = Page(maps.to_html())
+def test_a_token_cannot_break_out_of_the_page(maps, read_page):
+    page = read_page(maps.to_html())
     assert page.elements.count("script") == 1
     assert "b" not in page.elements
     data = re.search(r"const maps = (.*);\n", page.script)[1]

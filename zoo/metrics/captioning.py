@@ -58,15 +58,15 @@ def _split(chunk: str) -> tuple[str, ...]:
 
 
 def caption_scores(
-    candidates: Sequence[str], references: Sequence[Sequence[str]], java: bool | None = None
+    candidates: Sequence[str], references: Sequence[Sequence[str]], java: bool | None = False
 ) -> dict[str, Any]:
     """Scores one caption an image against any number of references.
 
     Args:
         candidates: The captions.
         references: For each of them, what people said of the image.
-        java: Whether METEOR, and SPICE where its parser is installed, are added; Java runs them, half a minute
-            for 1,000 captions and in 2 GB of memory. None: where there is one.
+        java: Whether METEOR, and SPICE where its parser is installed, are added: Java takes half a minute for 1,000
+            captions, and 2 GB of memory. None: where there is Java.
 
     Returns:
         "bleu1" ... "bleu4" and "rougeL", 0-100; "cider", CIDEr-D times 100, which identical captions lift up to 1000;

@@ -3,16 +3,17 @@
 import dataclasses
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from zoo.files import replacing
+from zoo.pictures.picture import Picture
 
 
 @dataclasses.dataclass(frozen=True)
-class AttentionMaps:
+class AttentionMaps(Picture):
     """Where every head of every layer looks, for one source and one target.
+
+    save() writes every map to a .html, the cross-attention of every layer and head to a .png.
 
     Args:
         source_tokens: S tokens.
@@ -35,23 +36,6 @@ class AttentionMaps:
             return self.source_tokens, self.source_tokens
         written = [*self.target_tokens[1:], "</s>"]
         return written, self.source_tokens if "cross_attention" in path else self.target_tokens
-
-    def save(self, path: str | Path) -> None:
-        """Writes a picture: .html shows every map, .png the cross-attention of every layer and head.
-
-        Raises:
-            ValueError: If the name ends with neither.
-        """
-        path = Path(path)
-        if path.suffix == ".html":
-            with replacing(path) as temporary:
-                temporary.write_text(self.to_html(), encoding="utf-8")
-        elif path.suffix == ".png":
-            figure = self.to_figure()
-            with replacing(path) as temporary:
-                figure.savefig(temporary, format="png", dpi=120)
-        else:
-            raise ValueError(f"path: {path} ends with {path.suffix!r}; a picture ends with .png or .html")
 
     def to_figure(self):
         """Draws the cross-attention as a matplotlib figure: a row for each layer, a column for each head.
@@ -86,11 +70,6 @@ class AttentionMaps:
         }
         # "<" is escaped so that no token can close the script element.
         return _PAGE.replace("DATA", json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"))
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f'<iframe srcdoc="{escape(self.to_html())}" style="width:100%;height:640px;border:0"></iframe>'
 
 
 _PAGE = """<!doctype html>
