@@ -70,7 +70,7 @@ def load(
 
     Returns:
         Examples such as {"source": text, "target": text} or {"image": bytes or path, "captions": texts, "name": text},
-        in the source's order. Further references of an example are "target2", "target3" ..., which `references` gathers.
+        in the source's order. More references of an example are "target2", "target3" ..., which `references` gathers.
 
     Raises:
         SourceError: With one line that says what is wrong, where, and what would be right.
