@@ -40,7 +40,10 @@ def test_references_under_keys_of_their_own_are_the_same(jsonl):
     ("row", "problem"),
     [
         ({"source": "a", "target": ["b", " "]}, "'\" \"' under the key 'target'; it takes a text or a list of texts"),
-        ({"source": "a", "target": ["b", ["c"]]}, "'[\"c\"]' under the key 'target'; it takes a text or a list of texts"),
+        (
+            {"source": "a", "target": ["b", ["c"]]},
+            "'[\"c\"]' under the key 'target'; it takes a text or a list of texts",
+        ),
         ({"source": "a", "target": []}, "'[]' under the key 'target'; it takes a text or a list of texts"),
         ({"source": ["a"], "target": "b"}, "'[\"a\"]' under the key 'source'; it takes text"),
         ({"source": "a", "summary": "b"}, "no key 'target'; there is source, summary"),
