@@ -75,7 +75,8 @@ def image_batches(
     for batch in dataset.batch(batch_size).prefetch(2).as_numpy_iterator():
         if errors:
             raise errors[0]
-        yield np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)))
+        missing = batch_size - len(batch)
+        yield np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else batch
 
 
 def without_damaged(
