@@ -219,6 +219,7 @@ def _application(config: VisionEncoderConfig) -> keras.Model:
         if kind.replace("_", "") == type(layer).__name__.lower():
             counts[kind] = counts.get(kind, -1) + 1
             settings["name"] = f"{kind}_{counts[kind]}"
-        return _REPLACED.get(type(layer), type(layer)).from_config(settings)
+        replacement: Any = _REPLACED.get(type(layer), type(layer))
+        return replacement.from_config(settings)
 
     return keras.models.clone_model(built, clone_function=ours)

@@ -116,7 +116,8 @@ class Run:
                     if position.step >= config.steps or self._out_of_patience:
                         break
                     began = time.perf_counter()
-                    window.add(self.step(batch))
+                    progress = np.array(position.step / config.steps, np.float32)
+                    window.add(self.step({**batch, "progress": progress}))
                     position.step += 1
                     position.batch += 1
                     position.seconds += time.perf_counter() - began
