@@ -93,14 +93,13 @@ def test_a_vit_without_a_class_token_has_places_only(rng):
         (("stride16", "last"), (4, 6), 1392),
     ],
 )
-def test_the_stages_of_efficientnet_lite0(stages, grid, width, rng):
-    config = VisionEncoderConfig("efficientnet_lite0", (64, 96), stages)
-    model = vision_encoder(config)
+def test_the_stages_of_efficientnet_lite0(stages, grid, width):
+    model = vision_encoder(VisionEncoderConfig("efficientnet_lite0", (64, 96), stages))
     assert (model.grid, model.extra) == (grid, 0)
     assert model.output_shape == (None, grid[0] * grid[1], width)
-    assert run(model, images_of(config, rng, 1)).shape[1:] == model.output_shape[1:]
 
 
+@pytest.mark.slow
 def test_several_stages_lie_on_the_finest_grid(scramble, rng):
     config = VisionEncoderConfig("efficientnet_lite0", (64, 64), ("stride16", "stride32"))
     both = vision_encoder(config)
@@ -134,18 +133,14 @@ def test_stored_statistics_are_used_in_training_too(kind, rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "stages", "shape"),
-    [("MobileNetV2", ("last",), (None, 4, 1280)), ("MobileNet", ("conv_pw_5_relu", "last"), (None, 64, 256 + 1024))],
-)
-def test_networks_of_keras_applications(kind, stages, shape, rng):
-    config = VisionEncoderConfig(kind, (64, 64), stages)
+def test_a_network_of_keras_applications(rng):
+    stages = ("conv_pw_5_relu", "last")
+    config = VisionEncoderConfig("MobileNet", (64, 64), stages)
     model = vision_encoder(config)
-    assert model.output_shape == shape
-    assert model.grid[0] * model.grid[1] == shape[1]
+    assert model.output_shape == (None, 64, 256 + 1024)
+    assert model.grid == (8, 8)
     images = images_of(config, rng, 1)
-    assert run(model, images).shape == (1, *shape[1:])
-    pooled = vision_encoder(VisionEncoderConfig(kind, (64, 64), stages, pooling="mean"))
+    pooled = vision_encoder(VisionEncoderConfig("MobileNet", (64, 64), stages, pooling="mean"))
     pooled.set_weights(model.get_weights())
     np.testing.assert_allclose(run(pooled, images), run(model, images).mean(axis=1), atol=1e-5)
 

@@ -66,7 +66,7 @@ def augmented(
         seed: The same numbers, for example seed, epoch and number of the example, give the same image.
 
     Returns:
-        uint8 (*image_config.size, 3).
+        uint8 (height, width, 3), with the height and width of image_config.size.
 
     Source: Szegedy et al. 2015, section 6 (crops); Krizhevsky et al. 2012, section 4.1 (mirrored images).
     """

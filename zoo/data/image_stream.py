@@ -49,7 +49,7 @@ def image_batches(
     """
     import tensorflow as tf
 
-    errors: list[ImageError] = []
+    errors: dict[int, ImageError] = {}
 
     def load(number: Any) -> np.ndarray:
         number = int(number)
@@ -60,7 +60,7 @@ def image_batches(
         except ImageError as error:
             # An error would reach the caller as tf.data's, over many lines.
             if damaged is None:
-                errors.append(error)
+                errors[number] = error
             else:
                 damaged[number] = str(error)
             return np.zeros((*config.size, 3), np.float32)
@@ -74,8 +74,9 @@ def image_batches(
     dataset = dataset.map(loaded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     for batch in dataset.batch(batch_size).prefetch(2).as_numpy_iterator():
         if errors:
-            raise errors[0]
-        yield np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)))
+            raise errors[min(errors)]
+        missing = batch_size - len(batch)
+        yield np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else batch
 
 
 def without_damaged(
