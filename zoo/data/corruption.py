@@ -39,7 +39,7 @@ class TokenKinds(NamedTuple):
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "TokenKinds":
-        """Reads the kinds from a vocabulary that was trained with special=[..., MASK] or special=[..., *SENTINELS]."""
+        """Reads the kinds from a vocabulary, whose special tokens include MASK, or SENTINELS, or some of these."""
         tokens = tokenizer.tokens(range(tokenizer.vocabulary_size))
         fixed = {*SPECIAL, *tokenizer.special}
         number = {token: i for i, token in enumerate(tokens)}
