@@ -179,9 +179,8 @@ def _parse(source: str) -> tuple[str, str]:
 def _open(source: str, data_dir: str | Path | None, fields: Mapping[str, str] | None) -> _Source:
     joint = _JOINT.search(source)
     if joint:
-        return _join(
-            *(_open(part, data_dir, fields) for part in (source[: joint.start()], source[joint.start() + 1 :]))
-        )
+        first, others = source[: joint.start()], source[joint.end() :]
+        return _join(_open(first, data_dir, fields), _open(others, data_dir, fields))
     kind, name = _parse(source)
     fields = fields or None
     if kind in _FILES:
