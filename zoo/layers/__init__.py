@@ -1,7 +1,7 @@
 """The parts between attention and a whole model: embeddings, feed-forward networks, blocks and stacks of blocks."""
 
-from zoo.layers.embedding import TokenEmbedding
-from zoo.layers.feedforward import FeedForward
+from zoo.layers.embedding import LogitBias, TokenEmbedding
+from zoo.layers.feedforward import FeedForward, gelu_tanh, get_activation
 from zoo.layers.packing import PackedMask, Segments
 from zoo.layers.pooling import KeyMask, MeanPooling
 from zoo.layers.transformer import BlockCache, Decoder, DecoderBlock, Encoder, EncoderBlock
@@ -14,8 +14,11 @@ __all__ = [
     "EncoderBlock",
     "FeedForward",
     "KeyMask",
+    "LogitBias",
     "MeanPooling",
     "PackedMask",
     "Segments",
     "TokenEmbedding",
+    "gelu_tanh",
+    "get_activation",
 ]
