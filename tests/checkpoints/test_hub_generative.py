@@ -22,7 +22,9 @@ CAPTIONERS = ("vit-gpt2", "vit-gpt2-projected", "blip")
 WAYS = {
     "greedy": GenerationConfig(beams=1, max_length=13),
     "beams": GenerationConfig(beams=4, max_length=13, length_penalty_form="power"),
-    "short": GenerationConfig(beams=4, max_length=13, length_penalty=0.0, no_repeat_ngram=2, min_length=3),
+    "short": GenerationConfig(
+        beams=4, max_length=13, length_penalty=2.0, length_penalty_form="power", no_repeat_ngram=2, min_length=3
+    ),
 }
 
 
