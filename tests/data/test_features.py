@@ -111,6 +111,39 @@ def test_a_stopped_run_goes_on_where_it_was(note_every, encoder, tmp_path, monke
     assert starts == [0, 6 if note_every == 1 else 4]
 
 
+def test_a_second_process_waits_for_the_first(encoder, tmp_path, monkeypatch):
+    arrays = []
+
+    def first_finishes(file):
+        if not arrays:
+            arrays.append(None)
+            arrays[0] = get(encoder, tmp_path).array  # what the other process does while this one waits
+
+    monkeypatch.setattr(features, "_wait_for_lock", first_finishes)
+    found = get(encoder, tmp_path).array
+    np.testing.assert_array_equal(found, arrays[0])
+    assert found.any()
+    assert len(list(tmp_path.glob("*.npy"))) == 1
+
+
+def test_the_file_is_locked_while_it_is_written(encoder, tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def tried(images, *arguments, **keywords):
+        with open(next(tmp_path.glob(".*.part")), "rb") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield from image_batches(images, *arguments, **keywords)
+
+    monkeypatch.setattr(features, "image_batches", tried)
+    assert len(get(encoder, tmp_path).array) == len(IMAGES)
+
+
+def test_a_note_without_its_file_counts_for_nothing(encoder, tmp_path):
+    before = get(encoder, tmp_path).array.copy()
+    next(tmp_path.glob("*.npy")).unlink()
+    np.testing.assert_array_equal(get(encoder, tmp_path).array, before)
+
+
 def test_damaged_images_are_errors_or_zero(encoder, tmp_path):
     images = [IMAGES[0], b"", IMAGES[2], IMAGES[3][:50]]
     with pytest.raises(ImageError, match=r"^image 1: the file is empty$"):
@@ -126,6 +159,8 @@ def test_damaged_images_are_errors_or_zero(encoder, tmp_path):
 
 
 def test_another_size_than_the_encoders_is_named(encoder, tmp_path):
+    with pytest.raises(ValueError, match="images: there is none"):
+        get(encoder, tmp_path, [])
     with pytest.raises(ValueError, match=r"config: size \[8, 16\]; the encoder takes \[16, 16\]"):
         get(encoder, tmp_path, config=ImageConfig((8, 16)))
 

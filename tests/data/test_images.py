@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -267,7 +268,9 @@ def test_what_is_too_large_to_be_decoded_whole_is_refused_at_once():
 def test_prepared_as_by_the_processors_of_hugging_face(name, number):
     found = prepared(FIXTURE[f"{number}/image"], CONFIGS[name])
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, FIXTURE[f"{number}/{name}"], atol=1e-5)
+    # Pillow before 13 rounds some pixels the other way; the fixture is of 13.
+    level = 0 if int(PIL.__version__.split(".")[0]) >= 13 else 1.01 / 255 / min(CONFIGS[name].std)
+    np.testing.assert_allclose(found, FIXTURE[f"{number}/{name}"], atol=1e-5 + level)
 
 
 def test_channels_and_scale_are_the_encoders():

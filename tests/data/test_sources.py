@@ -131,7 +131,10 @@ def test_a_bad_tsv_file_with_a_header_is_named(text, expected, message, tmp_path
             "pairs.jsonl, line 1: not JSON (Expecting ',' delimiter at column 15): '{\"source\": \"a\"'",
         ),
         ('{"source": "a", "tarjet": "b"}', "pairs.jsonl, line 1: no key 'target'; did you mean 'tarjet'?"),
-        ('{"source": "a", "target": null}', "pairs.jsonl, line 1: 'null' under the key 'target'; it takes text"),
+        (
+            '{"source": "a", "target": null}',
+            "pairs.jsonl, line 1: 'null' under the key 'target'; it takes a text or a list of texts",
+        ),
         ('{"source": "", "target": "b"}', "pairs.jsonl, line 1: '\"\"' under the key 'source'; it takes text"),
         ('["a", "b"]', "pairs.jsonl, line 1: '[\"a\", \"b\"]' is no object with a key 'source'"),
         ("1\n2\n3", "pairs.jsonl, line 1: '1' is no object with a key 'source' (3 bad lines: 1, 2, 3)"),

@@ -154,6 +154,98 @@ def test_a_vocabulary_smaller_than_its_special_tokens_is_refused(size):
         Tokenizer.train(CORPUS, size)
 
 
+# === Special tokens ===
+
+MARKS = ["#Person1#", "#Person2#", "\n"]
+DIALOGUES = ["#Person1#: Two dogs?\n#Person2#: (laughs) No, #Person1#'s two cats! Ask #Person1# again."] * 4
+
+
+@pytest.fixture(scope="module")
+def speakers():
+    return Tokenizer.train([*CORPUS, *DIALOGUES], special=MARKS)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("#Person1#: Two", ["#Person1#", ":", "▁Two"]),
+        ("Two #Person2# Two", ["▁Two", "#Person2#", "▁Two"]),
+        ("#Person1#'s\n#Person2#: Two", ["#Person1#", "'", "s", "\n", "#Person2#", ":", "▁Two"]),
+        ("Two\nTwo\n\nTwo", ["▁Two", "\n", "▁Two", "\n", "\n", "▁Two"]),
+    ],
+)
+def test_a_special_token_is_one_token_and_words_beside_it_are_words(text, tokens, speakers):
+    (ids,) = speakers.encode([text])
+    assert speakers.tokens(ids) == tokens
+    assert speakers.decode([ids]) == [text]
+
+
+@FIXED
+@given(
+    lines=st.lists(
+        st.lists(st.one_of(st.sampled_from(MARKS[:2]), st.text(st.sampled_from(LETTERS), min_size=1)), min_size=1)
+    )
+)
+def test_dialogues_come_back_as_they_were(speakers, lines):
+    text = "\n".join(" ".join(words) for words in lines)
+    (ids,) = speakers.encode([text])
+    assert speakers.decode([ids]) == [text]
+    for mark in MARKS:
+        assert ids.count(speakers.token_id(mark)) == text.count(mark)
+
+
+@FIXED
+@given(parts=st.lists(st.sampled_from([*LETTERS, *" \t\x00", *MARKS * 5])))
+def test_only_white_space_beside_a_special_token_is_lost(speakers, parts):
+    text = "".join(parts)
+    (ids,) = speakers.encode([text])
+    assert "".join(speakers.decode([ids])[0].split()) == "".join(text.replace("\x00", "").split())
+    assert ids.count(speakers.token_id("\n")) == text.count("\n")
+
+
+def test_a_space_beside_a_special_token_is_made_up(speakers):
+    assert both_ways(speakers, "dogs(#Person1#)near #Person2#Two") == "dogs( #Person1#)near #Person2# Two"
+    assert both_ways(speakers, " #Person1#\t#Person2#\r\n  Two \n") == "#Person1# #Person2#\nTwo\n"
+
+
+def test_without_a_line_feed_among_them_lines_are_joined():
+    tokenizer = Tokenizer.train([*CORPUS, *DIALOGUES], special=MARKS[:2])
+    text = "#Person1#: Two dogs\n#Person2#: Two\nNo"
+    assert both_ways(tokenizer, text) == "#Person1#: Two dogs #Person2#: Two No"
+
+
+def test_special_tokens_belong_to_the_vocabulary(speakers, tmp_path):
+    assert speakers.special == MARKS
+    assert Tokenizer.train(CORPUS).special == []
+    assert Tokenizer.train([*CORPUS, *DIALOGUES], 100, MARKS).vocabulary_size == 100
+    assert not any("Pers" in token for token in speakers.tokens(range(speakers.vocabulary_size - len(MARKS))))
+    speakers.save(tmp_path / "tokenizer.json")
+    loaded = Tokenizer.load(tmp_path / "tokenizer.json")
+    texts = [*CORPUS, *DIALOGUES, "</s> #Person2#\n"]
+    assert loaded.encode(texts) == speakers.encode(texts)
+    assert loaded.decode(loaded.encode(texts)) == speakers.decode(speakers.encode(texts))
+    assert loaded.special == MARKS
+
+
+def test_a_special_token_inside_another_is_no_harm():
+    tokenizer = Tokenizer.train(CORPUS, special=["<m>", "<m><x>"])
+    (ids,) = tokenizer.encode(["Two <m><x> dogs <m>"])
+    assert [token for token in tokenizer.tokens(ids) if "<" in token] == ["<m><x>", "<m>"]
+    assert tokenizer.decode([ids]) == ["Two <m><x> dogs <m>"]
+
+
+@pytest.mark.parametrize("special", [["<s>"], ["a", "a"], ["a b"], [" a"], [""], [" "]])
+def test_what_can_be_no_special_token_is_refused(special):
+    with pytest.raises(VocabularyError, match=rf"^special: {special[-1]!r}; it takes different texts without white"):
+        Tokenizer.train(CORPUS, special=special)
+
+
+def test_special_tokens_count_among_the_smallest_vocabulary():
+    assert Tokenizer.train(CORPUS, 8, MARKS).vocabulary_size == 8
+    with pytest.raises(VocabularyError, match=r"^vocabulary_size: 7 tokens asked; it is at least 8, or 0$"):
+        Tokenizer.train(CORPUS, 7, MARKS)
+
+
 # === Files ===
 
 

@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from zoo.layers.vision import (
     ClassToken,
+    DepthwiseConvolution,
     GridPositions,
     PatchEmbedding,
     SinusoidalGrid,
+    StoredNormalization,
     bicubic_weights,
+    depthwise_by_shifts,
     sinusoidal_grid,
 )
 
@@ -34,6 +38,35 @@ def test_the_class_token_stands_before_the_others(rng):
     found = ops.convert_to_numpy(layer(x))
     np.testing.assert_array_equal(found[:, 1:], x)
     np.testing.assert_array_equal(found[:, 0], np.tile(layer.get_weights()[0], (2, 1)))
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize(("size", "padding"), [((8, 6), "same"), ((7, 9), "same"), ((2, 1), "same"), ((8, 7), "valid")])
+def test_a_depthwise_convolution_by_shifts_is_the_same(kernel_size, strides, size, padding, rng):
+    x = rng.normal(size=(2, *size, 4)).astype("float32")
+    settings = {"padding": padding, "activation": "relu6", "bias_initializer": "normal"}
+    plain = keras.layers.DepthwiseConv2D(kernel_size, strides, **settings)
+    expected = ops.convert_to_numpy(plain(x))
+    layer = DepthwiseConvolution(kernel_size, strides, **settings)
+    layer(x)
+    layer.set_weights(plain.get_weights())
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), expected, atol=1e-5)
+    with depthwise_by_shifts():
+        np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), expected, atol=1e-5)
+
+
+def test_shifts_are_what_is_traced_inside_the_block(jit, monkeypatch, rng):
+    layer = DepthwiseConvolution(3, padding="same")
+    x = rng.normal(size=(1, 4, 4, 2)).astype("float32")
+    layer(x)
+    called = []
+    monkeypatch.setattr(keras.layers.DepthwiseConv2D, "call", lambda self, inputs: called.append(1) or inputs)
+    with depthwise_by_shifts():
+        jit(lambda x: layer(x))(x)
+    assert not called
+    layer(x)
+    assert bool(called) == (keras.backend.backend() != "jax")
 
 
 @pytest.mark.parametrize(("name", "grid"), [("same", None), ("other", (3, 7))])
@@ -103,6 +136,8 @@ def test_an_odd_width_is_named():
         (lambda: ClassToken(), (1, 3, 4)),
         (lambda: GridPositions((2, 2), (2, 3), 1), (1, 7, 4)),
         (lambda: SinusoidalGrid((2, 3), 1), (1, 7, 4)),
+        (lambda: DepthwiseConvolution(3, padding="same"), (1, 4, 4, 2)),
+        (lambda: StoredNormalization(epsilon=1e-3), (1, 4, 4, 2)),
     ],
 )
 def test_layers_survive_json(layer, shape, reborn, rng):

@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 from zoo.config import ConfigError
+from zoo.layers.vision import StoredNormalization
 from zoo.models.vision_encoder import APPLICATIONS, VisionEncoder, VisionEncoderConfig, ViTConfig, vision_encoder
 
 VIT = np.load(Path(__file__).parent / "fixtures" / "vit.npz")
@@ -102,17 +103,21 @@ def test_a_vit_without_a_class_token_has_places_only(rng):
         (("stride16", "last"), (4, 6), 1392),
     ],
 )
-def test_the_stages_of_efficientnet_lite0(stages, grid, width, rng):
-    config = VisionEncoderConfig("efficientnet_lite0", (64, 96), stages)
-    model = vision_encoder(config)
+def test_the_stages_of_efficientnet_lite0(stages, grid, width):
+    model = vision_encoder(VisionEncoderConfig("efficientnet_lite0", (64, 96), stages))
     assert (model.grid, model.extra) == (grid, 0)
     assert model.output_shape == (None, grid[0] * grid[1], width)
-    assert run(model, images_of(config, rng, 1)).shape[1:] == model.output_shape[1:]
 
 
+@pytest.mark.slow
 def test_several_stages_lie_on_the_finest_grid(scramble, rng):
     config = VisionEncoderConfig("efficientnet_lite0", (64, 64), ("stride16", "stride32"))
-    both = scramble(vision_encoder(config), scale=0.2)
+    both = vision_encoder(config)
+    scramble(both.get_layer("block_10_project_norm"))
+    scramble(both.get_layer("block_15_project_norm"))
+    for layer in both.layers:  # a variance is positive
+        if isinstance(layer, StoredNormalization):
+            layer.moving_variance.assign(ops.abs(layer.moving_variance))
     weights = {weight.path: weight for weight in both.weights}
     images = images_of(config, rng)
     found = run(both, images).reshape(2, 4, 4, -1)
@@ -126,8 +131,9 @@ def test_several_stages_lie_on_the_finest_grid(scramble, rng):
     np.testing.assert_array_equal(found[:, ::2, ::2, 112:], found[:, 1::2, 1::2, 112:])
 
 
-def test_stored_statistics_are_used_in_training_too(rng):
-    config = VisionEncoderConfig("efficientnet_lite0", (32, 32))
+@pytest.mark.parametrize("kind", ["efficientnet_lite0", pytest.param("MobileNet", marks=pytest.mark.slow)])
+def test_stored_statistics_are_used_in_training_too(kind, rng):
+    config = VisionEncoderConfig(kind, (32, 32))
     model = vision_encoder(config)
     images = images_of(config, rng)
     before = [np.array(weight) for weight in model.weights]
@@ -137,18 +143,14 @@ def test_stored_statistics_are_used_in_training_too(rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "stages", "shape"),
-    [("MobileNetV2", ("last",), (None, 4, 1280)), ("MobileNet", ("conv_pw_5_relu", "last"), (None, 64, 256 + 1024))],
-)
-def test_networks_of_keras_applications(kind, stages, shape, rng):
-    config = VisionEncoderConfig(kind, (64, 64), stages)
+def test_a_network_of_keras_applications(rng):
+    stages = ("conv_pw_5_relu", "last")
+    config = VisionEncoderConfig("MobileNet", (64, 64), stages)
     model = vision_encoder(config)
-    assert model.output_shape == shape
-    assert model.grid[0] * model.grid[1] == shape[1]
+    assert model.output_shape == (None, 64, 256 + 1024)
+    assert model.grid == (8, 8)
     images = images_of(config, rng, 1)
-    assert run(model, images).shape == (1, *shape[1:])
-    pooled = vision_encoder(VisionEncoderConfig(kind, (64, 64), stages, pooling="mean"))
+    pooled = vision_encoder(VisionEncoderConfig("MobileNet", (64, 64), stages, pooling="mean"))
     pooled.set_weights(model.get_weights())
     np.testing.assert_allclose(run(pooled, images), run(model, images).mean(axis=1), atol=1e-5)
 
@@ -173,7 +175,9 @@ def test_every_application_is_a_network():
     ids=["vit", "efficientnet_lite0"],
 )
 def test_it_survives_a_keras_file(config, scramble, rng, tmp_path):
-    model = scramble(vision_encoder(config), scale=0.1)
+    model = vision_encoder(config)
+    if config.kind == "vit":
+        scramble(model)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert type(loaded) is VisionEncoder
@@ -197,8 +201,8 @@ def test_it_survives_a_keras_file(config, scramble, rng, tmp_path):
         (lambda: ViTConfig(width=16, num_heads=3), "num_heads: 3 does not divide width 16"),
         (lambda: vision_encoder(VisionEncoderConfig(stages=("stride7",))), "stages: 'stride7'; did you mean 'stride"),
         (
-            lambda: vision_encoder(VisionEncoderConfig(image_size=(72, 64), stages=("stride8", "last"))),
-            "stages: 'last' has a grid of 3 x 2, which does not divide the finest, 9 x 8",
+            lambda: vision_encoder(VisionEncoderConfig(image_size=(80, 64), stages=("stride8", "last"))),
+            "stages: 'last' has a grid of 3 x 2, which does not divide the finest, 10 x 8",
         ),
     ],
 )

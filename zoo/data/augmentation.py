@@ -66,7 +66,7 @@ def augmented(
         seed: The same numbers, for example seed, epoch and number of the example, give the same image.
 
     Returns:
-        uint8 (*image_config.size, 3).
+        uint8 (height, width, 3), with the height and width of image_config.size.
 
     Source: Szegedy et al. 2015, section 6 (crops); Krizhevsky et al. 2012, section 4.1 (mirrored images).
     """
@@ -108,6 +108,6 @@ def _recoloured(random: np.random.Generator, image: np.ndarray, config: Augmenta
     )
     pixels = image * brightness
     pixels = pixels.mean() * (1 - contrast) + pixels * contrast
-    grey = pixels @ np.float32([0.299, 0.587, 0.114])  # how bright the channels look: ITU-R BT.601
+    grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)  # how bright the channels look: ITU-R BT.601
     pixels = grey[..., None] * (1 - saturation) + pixels * saturation
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)

@@ -5,9 +5,9 @@ import io
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import keras
 import numpy as np
@@ -85,8 +85,8 @@ def image_features(
 ) -> Features:
     """Computes an encoder's features of images, or finds them on disk where they were computed before.
 
-    A run that was stopped goes on where it was. The file's name is a digest of the encoder's configuration and weights,
-    of how images are prepared, and of the images; it appears when it is whole.
+    A run that was stopped goes on where it was, and a second one waits for the first. The file's name is a digest of
+    the encoder's configuration and weights, of how images are prepared, and of the images; it appears when it is whole.
 
     Args:
         encoder: The encoder.
@@ -104,8 +104,10 @@ def image_features(
 
     Raises:
         ImageError: For a damaged image, where they are not skipped.
-        ValueError: If the encoder expects another size.
+        ValueError: If there is no image, or the encoder expects another size.
     """
+    if not images:
+        raise ValueError("images: there is none")
     if config.size != encoder.config.image_size:
         raise ValueError(f"config: size {list(config.size)}; the encoder takes {list(encoder.config.image_size)}")
     key = _digest(encoder, images, config, mirrored)
@@ -136,8 +138,15 @@ def _compute(
     shape = encoder.output_shape[1:]
     header = _header((len(images), *shape))
     size = math.prod(shape) * _TYPE.itemsize
-    done, damaged = _read(note) if temporary.exists() else (0, Damaged())
-    with open(temporary, "r+b" if done else "wb") as file:
+    # Opened without being emptied: another process may be writing it.
+    with os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+        _wait_for_lock(file)
+        if path.exists():  # by now
+            return
+        done, damaged = _read(note)
+        if file.seek(0, os.SEEK_END) < len(header) + done * size:
+            done, damaged = 0, Damaged()
+        file.seek(0)
         file.write(header)
         file.seek(len(header) + done * size)
         file.truncate()
@@ -152,17 +161,27 @@ def _compute(
         )
         bar = tqdm(total=len(images), initial=done, desc="features", unit="image", disable=not progress)
         for number, batch in enumerate(batches, 1):
-            found = np.asarray(encoder.predict_on_batch(batch))[: len(images) - done]
-            found[[i - done for i in damaged if done <= i < done + len(found)]] = 0
+            found = np.array(encoder.predict_on_batch(batch))[: len(images) - done]
+            # A copy: images are decoded ahead, and the dictionary grows meanwhile.
+            found[[i - done for i in list(damaged) if done <= i < done + len(found)]] = 0
             file.write(found.astype(_TYPE).tobytes())
             done += len(found)
             bar.update(len(found))
             if number % _NOTE_EVERY == 0 or done == len(images):
                 file.flush()
                 os.fsync(file.fileno())
-                _write(note, done, damaged)
+                _write(note, done, {i: problem for i, problem in damaged.copy().items() if i < done})
         bar.close()
-    temporary.replace(path)
+        temporary.replace(path)
+
+
+def _wait_for_lock(file: BinaryIO) -> None:
+    """Waits until no other process writes the file; the lock goes away with the file's closing."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _read(note: Path) -> tuple[int, Damaged]:
@@ -173,10 +192,9 @@ def _read(note: Path) -> tuple[int, Damaged]:
     return found["done"], Damaged({int(number): problem for number, problem in found["damaged"].items()})
 
 
-def _write(note: Path, done: int, damaged: Damaged) -> None:
-    known = {number: problem for number, problem in damaged.items() if number < done}
+def _write(note: Path, done: int, damaged: Mapping[int, str]) -> None:
     with replacing(note) as temporary:
-        temporary.write_text(json.dumps({"done": done, "damaged": known}), encoding="utf-8")
+        temporary.write_text(json.dumps({"done": done, "damaged": damaged}), encoding="utf-8")
 
 
 def _header(shape: tuple[int, ...]) -> bytes:

@@ -9,8 +9,10 @@ from typing import Any
 
 from zoo.config import nearest
 
+# The field that may have several references.
+TARGET = "target"
 # What a file holds unless the caller names its columns or keys.
-_PAIR = {"source": "source", "target": "target"}
+_PAIR = {"source": "source", TARGET: TARGET}
 
 
 class SourceError(ValueError):
@@ -102,7 +104,8 @@ def read_jsonl(
         lists: Our names of fields that may be lists of texts, and come as such.
 
     Returns:
-        One example a line: {our name: text}; numbers become text.
+        One example a line: {our name: text}; numbers become text, and a list of references under the target's key
+        becomes "target", "target2", "target3" ...
 
     Raises:
         SourceError: As `read_lines`, and for a line that is not JSON, lacks a key or holds no text under it.
@@ -113,8 +116,12 @@ def read_jsonl(
             continue
         try:
             row = json.loads(line)
-            found = {ours: _text_at(row, theirs, ours in lists) for ours, theirs in (fields or _PAIR).items()}
-            examples.append(found)
+            example: dict[str, Any] = {}
+            for ours, theirs in (fields or _PAIR).items():
+                texts = _texts_at(row, theirs, several=ours in (*lists, TARGET))
+                numbered = {_numbered(ours, number): text for number, text in enumerate(texts, 1)}
+                example |= {ours: texts} if ours in lists else numbered
+            examples.append(example)
         except json.JSONDecodeError as error:
             bad.append((number, f"not JSON ({error.msg} at column {error.colno}): {_excerpt(line)}"))
         except SourceError as error:
@@ -122,7 +129,35 @@ def read_jsonl(
     return _checked(path, examples, bad)
 
 
-def _text_at(row: Any, key: str, listed: bool = False) -> Any:
+def references(example: Mapping[str, str], field: str = TARGET) -> list[str]:
+    """Returns all that an example has to say under one field: "target", "target2", "target3" ...
+
+    Args:
+        example: An example as `load` returns it; an empty text is no reference.
+        field: The name of the first one.
+
+    Returns:
+        At least one text.
+
+    Raises:
+        SourceError: If there is none.
+    """
+    texts: list[str] = []
+    while (name := _numbered(field, len(texts) + 1)) in example:
+        texts.append(example[name])
+    found = [text for text in texts if _is_visible(text)]
+    if not found:
+        problem = f"nothing under {field!r}" if texts else f"no field {field!r}; {nearest(field, example)}"
+        raise SourceError(f"the example {_excerpt(json.dumps(dict(example), ensure_ascii=False))}: {problem}")
+    return found
+
+
+def _numbered(field: str, number: int) -> str:
+    return field if number == 1 else f"{field}{number}"
+
+
+def _texts_at(row: Any, key: str, several: bool) -> list[str]:
+    """Returns the text under a key, or all texts of the list there."""
     value = row
     for part in [key] if isinstance(row, dict) and key in row else key.split("/"):
         if not isinstance(value, dict):
@@ -130,18 +165,12 @@ def _text_at(row: Any, key: str, listed: bool = False) -> Any:
         if part not in value:
             raise SourceError(f"no key {part!r}; {nearest(part, value)}")
         value = value[part]
-    if listed and isinstance(value, list) and value:
-        return [_text(text, key, "it takes a text or a list of texts") for text in value]
-    found = _text(value, key, "it takes a text or a list of texts" if listed else "it takes text")
-    return [found] if listed else found
-
-
-def _text(value: Any, key: str, expected: str) -> str:
-    if isinstance(value, (int, float)):
-        return str(value)
-    if not isinstance(value, str) or not _is_visible(value):
-        raise SourceError(f"{_excerpt(json.dumps(value))} under the key {key!r}; {expected}")
-    return value
+    expected = "it takes a text or a list of texts" if several else "it takes text"
+    texts = value if several and isinstance(value, list) and value else [value]
+    for text in texts:
+        if not isinstance(text, (int, float)) and not (isinstance(text, str) and _is_visible(text)):
+            raise SourceError(f"{_excerpt(json.dumps(text))} under the key {key!r}; {expected}")
+    return [str(text) for text in texts]
 
 
 def _checked(path: str | Path, examples: list[dict[str, str]], bad: list[tuple[int, str]]) -> list[dict[str, str]]:

@@ -49,9 +49,10 @@ def image_batches(
     """
     import tensorflow as tf
 
-    errors: list[ImageError] = []
+    errors: dict[int, ImageError] = {}
 
-    def load(number: np.ndarray) -> np.ndarray:
+    def load(number: Any) -> np.ndarray:
+        number = int(number)
         image = images[number]
         name = names[number] if names else None if isinstance(image, (str, Path)) else f"image {number}"
         try:
@@ -59,9 +60,9 @@ def image_batches(
         except ImageError as error:
             # An error would reach the caller as tf.data's, over many lines.
             if damaged is None:
-                errors.append(error)
+                errors[number] = error
             else:
-                damaged[int(number)] = str(error)
+                damaged[number] = str(error)
             return np.zeros((*config.size, 3), np.float32)
         return np.ascontiguousarray(found[:, ::-1]) if mirrored else found
 
@@ -73,8 +74,9 @@ def image_batches(
     dataset = dataset.map(loaded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     for batch in dataset.batch(batch_size).prefetch(2).as_numpy_iterator():
         if errors:
-            raise errors[0]
-        yield np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0)))
+            raise errors[min(errors)]
+        missing = batch_size - len(batch)
+        yield np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else batch
 
 
 def without_damaged(

@@ -166,7 +166,7 @@ def resized(image: np.ndarray, config: ImageConfig) -> np.ndarray:
         config: The size and how it is reached.
 
     Returns:
-        uint8 (*config.size, 3).
+        uint8 (height, width, 3), with the height and width of config.size.
     """
     height, width = config.size
     if config.resize == "squash":
@@ -190,7 +190,7 @@ def prepared(image: np.ndarray, config: ImageConfig) -> np.ndarray:
         config: How.
 
     Returns:
-        float32 (*config.size, 3).
+        float32 (height, width, 3), with the height and width of config.size.
     """
     return normalized(resized(image, config), config)
 

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 BUILDERS = {
     name: f"zoo.data.builders.{name}.{name}_dataset_builder"
-    for name in ("multi30k", "sst2", "trec", "ag_news_10k", "bbc_news", "atis", "snips", "fdu_mtl", "flickr8k")
+    for name in (
+        *("multi30k", "dialogsum", "flickr8k"),
+        *("sst2", "trec", "ag_news_10k", "bbc_news", "atis", "snips", "fdu_mtl"),
+    )
 }
 
 Example = TypeVar("Example", bound=Mapping[str, Any])
@@ -67,7 +70,7 @@ def load(
 
     Returns:
         Examples such as {"source": text, "target": text} or {"image": bytes or path, "captions": texts, "name": text},
-        in the source's order.
+        in the source's order. More references of an example are "target2", "target3" ..., which `references` gathers.
 
     Raises:
         SourceError: With one line that says what is wrong, where, and what would be right.

@@ -1,7 +1,7 @@
 """From labelled texts to batches of a few fixed shapes, for encoders."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +63,10 @@ class TextTokenizer:
     def load(cls, path: str | Path) -> "TextTokenizer":
         """Reads a tokenizer.json."""
         return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+
+    def copy(self) -> "TextTokenizer":
+        """Returns another one, which another thread may use at the same time."""
+        return TextTokenizer(tokenizers.Tokenizer.from_str(self._tokenizer.to_str()))
 
     def save(self, path: str | Path) -> None:
         """Writes a tokenizer.json, whole or not at all."""
@@ -161,6 +165,8 @@ class TextBatches:
             first axis of length 0 stands for the tokens.
         pad: Token that fills rows.
         seed: Decides the order, together with the epoch's number.
+        augment: Changes a text in passes that are numbered: from the example's number and a random generator, which
+            seed, pass and example decide, to other tokens. A text that outgrows its row stays as it was.
 
     Raises:
         ValueError: If there is no text, or one is longer than the longest bucket.
@@ -174,6 +180,7 @@ class TextBatches:
         *,
         pad: int = 0,
         seed: int = 0,
+        augment: Callable[[int, np.random.Generator], Encoding] | None = None,
     ):
         if not texts:
             raise ValueError("texts: there is none")
@@ -182,6 +189,7 @@ class TextBatches:
         self.label_specs = label_specs
         self.pad = pad
         self.seed = seed
+        self.augment = augment
         lengths = np.array([len(text.encoding.ids) for text in texts])
         if lengths.max() > config.buckets[-1]:
             raise ValueError(f"buckets: a text has {lengths.max()} tokens, the longest bucket {config.buckets[-1]}")
@@ -223,8 +231,11 @@ class TextBatches:
         random.shuffle(order)
         return order
 
-    def batch(self, bucket: int, rows: Sequence[int]) -> dict[str, np.ndarray]:
+    def batch(self, bucket: int, rows: Sequence[int], epoch: int | None = None) -> dict[str, np.ndarray]:
         """Writes one planned batch as arrays.
+
+        Args:
+            bucket, rows, epoch: As in plan().
 
         Returns:
             int32 "tokens" and "segments" (batch_size, length); for each head its labels under "labels/HEAD" and float32
@@ -241,15 +252,23 @@ class TextBatches:
             arrays[f"labels/{head}"] = np.full((size, *shape), fill, spec.dtype)
             arrays[f"weights/{head}"] = np.zeros(size, np.float32)
         for row, number in enumerate(rows):
-            text = self.texts[number]
-            count = len(text.encoding.ids)
-            arrays["tokens"][row, :count] = text.encoding.ids
-            arrays["segments"][row, :count] = text.encoding.segments
-            for head, label in text.labels.items():
+            encoding = self._encoding(number, length, epoch)
+            count = len(encoding.ids)
+            arrays["tokens"][row, :count] = encoding.ids
+            arrays["segments"][row, :count] = encoding.segments
+            for head, label in self.texts[number].labels.items():
                 per_token = self.label_specs[head].shape[:1] == (0,)
                 arrays[f"labels/{head}"][(row, slice(count)) if per_token else row] = label
                 arrays[f"weights/{head}"][row] = 1
         return arrays
+
+    def _encoding(self, number: int, length: int, epoch: int | None) -> Encoding:
+        """Returns a text's tokens in one pass, at most `length`."""
+        encoding = self.texts[number].encoding
+        if self.augment is None or epoch is None:
+            return encoding
+        changed = self.augment(number, np.random.default_rng((self.seed, epoch, number)))
+        return changed if len(changed.ids) <= length else encoding
 
     def epoch(self, epoch: int | None, start: int = 0) -> Iterator[dict]:
         """Yields the batches of one pass, prepared in the background by tf.data.
@@ -263,6 +282,6 @@ class TextBatches:
         plan = self.plan(epoch)[start:]
         specs = {name: tf.TensorSpec((None,) * array.ndim, array.dtype) for name, array in self.batch(0, []).items()}
         dataset = tf.data.Dataset.from_generator(
-            lambda: (self.batch(*planned) for planned in plan), output_signature=specs
+            lambda: (self.batch(*planned, epoch) for planned in plan), output_signature=specs
         )
         return iter(dataset.prefetch(4))

@@ -1,11 +1,12 @@
 """Subword tokenizers, trained and run by the `tokenizers` library."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from zoo.files import replacing
 
@@ -17,6 +18,7 @@ LARGEST_BY_DEFAULT = 8000
 CONTROL = r"(?!\s)\p{Cc}"
 # Stands for a space, at the beginning of words.
 SPACE = "▁"
+LINE = "\n"
 
 
 class VocabularyError(ValueError):
@@ -35,7 +37,7 @@ class Tokenizer:
         self._tokenizer.encode_special_tokens = True
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocabulary_size: int = 0) -> "Tokenizer":
+    def train(cls, texts: Iterable[str], vocabulary_size: int = 0, special: Sequence[str] = ()) -> "Tokenizer":
         """Learns byte-pair encodings from texts.
 
         Words keep the space before them as a mark, punctuation stands alone, runs of white space become one space
@@ -43,21 +45,33 @@ class Tokenizer:
 
         Args:
             texts: The corpus.
-            vocabulary_size: How many tokens, the four special ones included; 0 is as many as the corpus allows, up
-                to LARGEST_BY_DEFAULT.
+            vocabulary_size: How many tokens, the four special ones and `special` included; 0 is as many as the corpus
+                allows, up to LARGEST_BY_DEFAULT.
+            special: Texts that are one token each wherever they stand and are written out when decoded, such as the
+                speakers' marks of a dialogue. Whether a space stands before one is not kept: decode writes one. A line
+                feed may be among them, which is then no white space.
 
         Raises:
-            VocabularyError: If the corpus does not allow that many tokens, and how many it allows; or if it is empty.
+            VocabularyError: If the corpus does not allow that many tokens, and how many it allows; if it is empty; or
+                if `special` holds something that cannot be a token.
 
         Source: Sennrich et al. 2016.
         """
-        if vocabulary_size and vocabulary_size < SMALLEST:
-            raise VocabularyError(f"vocabulary_size: {vocabulary_size} tokens asked; it is at least {SMALLEST}, or 0")
+        smallest = SMALLEST + len(special)
+        if vocabulary_size and vocabulary_size < smallest:
+            raise VocabularyError(f"vocabulary_size: {vocabulary_size} tokens asked; it is at least {smallest}, or 0")
+        for number, token in enumerate(special):
+            if (token != LINE and token.split() != [token]) or token in (*SPECIAL, *special[:number]):
+                raise VocabularyError(
+                    f"special: {token!r}; it takes different texts without white space, or a line feed, none of "
+                    f"{' '.join(SPECIAL)}"
+                )
         texts = list(texts)
         size = vocabulary_size or LARGEST_BY_DEFAULT
         # A quarter of the vocabulary is enough for characters, except where the corpus has too little to merge.
-        for alphabet in (size // 4, size - len(SPECIAL)):
-            tokenizer = cls._learn(texts, size, min(alphabet, 1000))
+        room = size - len(SPECIAL) - len(special)
+        for alphabet in (min(size // 4, room), room):
+            tokenizer = cls._learn(texts, size, min(alphabet, 1000), special)
             learned = tokenizer.get_vocab_size()
             if learned >= vocabulary_size:
                 return cls(tokenizer)
@@ -67,8 +81,12 @@ class Tokenizer:
         )
 
     @staticmethod
-    def _learn(texts: Sequence[str], size: int, alphabet: int) -> tokenizers.Tokenizer:
+    def _learn(texts: Sequence[str], size: int, alphabet: int, special: Sequence[str]) -> tokenizers.Tokenizer:
         """Learns up to `size` tokens, of which up to `alphabet` single characters."""
+        # What stands between two special tokens is normalized by itself: there, the space at its beginning counts, and
+        # a word that follows a special token, or a line feed, directly is made to look like any other word.
+        ends = [normalizers.Strip(left=False), normalizers.Replace(Regex(r"\A(?=\w)"), " ")]
+        scheme = "never" if special else "always"
         tokenizer = tokenizers.Tokenizer(models.BPE(unk_token=UNKNOWN))
         tokenizer.normalizer = normalizers.Sequence(
             [
@@ -76,13 +94,23 @@ class Tokenizer:
                 normalizers.NFC(),
                 normalizers.Replace(Regex(CONTROL), ""),
                 normalizers.Replace(Regex(r"\s+"), " "),
-                normalizers.Strip(),
+                *(ends if special else [normalizers.Strip()]),
             ]
         )
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Metaspace(prepend_scheme="always"), pre_tokenizers.Punctuation("isolated")]
+            [pre_tokenizers.Metaspace(prepend_scheme=scheme), pre_tokenizers.Punctuation("isolated")]
         )
         tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+        if special:
+            texts = [text for whole in texts for text in _between(whole, special)]
+            tokenizer.decoder = decoders.Sequence(
+                [
+                    *(decoders.Replace(_exactly(token), SPACE + token) for token in special if token != LINE),
+                    tokenizer.decoder,
+                    decoders.Fuse(),
+                    decoders.Replace(f"{LINE} ", LINE),
+                ]
+            )
         # The trainer's own cut through equally frequent characters falls otherwise in every run.
         counts = Counter(SPACE)
         for text in texts:
@@ -91,13 +119,15 @@ class Tokenizer:
             raise VocabularyError(f"the corpus: no visible character in {len(texts)} texts; give some to learn from")
         characters = sorted(counts, key=lambda character: (-counts[character], character))[: max(1, alphabet)]
         trainer = trainers.BpeTrainer(
-            vocab_size=size,
+            vocab_size=size - len(special),
             special_tokens=SPECIAL,
             initial_alphabet=characters,
             limit_alphabet=len(characters),
             show_progress=False,
         )
         tokenizer.train_from_iterator(texts, trainer)
+        # For the library they are not special: those are not found in texts, and not written out.
+        tokenizer.add_tokens([AddedToken(token, lstrip=True, normalized=False) for token in special])
         return tokenizer
 
     @classmethod
@@ -118,6 +148,12 @@ class Tokenizer:
     @property
     def vocabulary_size(self) -> int:
         return self._tokenizer.get_vocab_size()
+
+    @property
+    def special(self) -> list[str]:
+        """The special tokens that were asked for."""
+        added = sorted(self._tokenizer.get_added_tokens_decoder().items())
+        return [token.content for _, token in added if not token.special]
 
     def token_id(self, token: str) -> int:
         """Returns the id of a token, special ones included.
@@ -141,3 +177,12 @@ class Tokenizer:
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Turns token ids into texts; special tokens are left out."""
         return self._tokenizer.decode_batch([list(map(int, row)) for row in ids], skip_special_tokens=True)
+
+
+def _exactly(token: str) -> Regex:
+    return Regex(rf"\A{re.escape(token)}\z")
+
+
+def _between(text: str, special: Sequence[str]) -> list[str]:
+    """Returns what is left of a text where special tokens are cut out."""
+    return re.split("|".join(re.escape(token) for token in special), text)

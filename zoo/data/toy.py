@@ -9,6 +9,7 @@ from typing import Any
 from num2words import num2words
 
 from zoo.config import nearest
+from zoo.data.toy_dialogues import meetings
 from zoo.data.toy_shapes import shapes
 from zoo.data.toy_texts import SIZES, checked_count, places, polarity, split_of
 
@@ -113,6 +114,7 @@ TOYS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "numbers/intent": number_intents,
     "polarity": polarity,
     "places/questions": places,
+    "meetings": meetings,
     "shapes": shapes,
 }
 

@@ -5,19 +5,33 @@ from zoo.layers.feedforward import FeedForward, gelu_tanh, get_activation
 from zoo.layers.packing import PackedMask, Segments
 from zoo.layers.pooling import KeyMask, MeanPooling
 from zoo.layers.transformer import BlockCache, Decoder, DecoderBlock, Encoder, EncoderBlock
+from zoo.layers.vision import (
+    ClassToken,
+    DepthwiseConvolution,
+    GridPositions,
+    PatchEmbedding,
+    SinusoidalGrid,
+    StoredNormalization,
+)
 
 __all__ = [
     "BlockCache",
+    "ClassToken",
     "Decoder",
     "DecoderBlock",
+    "DepthwiseConvolution",
     "Encoder",
     "EncoderBlock",
     "FeedForward",
+    "GridPositions",
     "KeyMask",
     "LogitBias",
     "MeanPooling",
     "PackedMask",
+    "PatchEmbedding",
     "Segments",
+    "SinusoidalGrid",
+    "StoredNormalization",
     "TokenEmbedding",
     "gelu_tanh",
     "get_activation",

@@ -1,5 +1,9 @@
 """From images to a grid of vectors: patches, a class token, positions in two dimensions."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 from keras import KerasTensor, ops
@@ -7,6 +11,76 @@ from keras import KerasTensor, ops
 from zoo.attention.positions import sinusoidal
 
 Grid = tuple[int, int]
+
+
+@keras.saving.register_keras_serializable("zoo")
+class StoredNormalization(keras.layers.BatchNormalization):
+    """Batch normalization that always uses its stored statistics: the small batches of a fine-tuning would spoil them.
+
+    Its scale and shift still learn. Asking a layer for training=False is not enough: a functional model that is called
+    with training=True overrules that.
+
+    Source: Ioffe & Szegedy 2015, section 3.1 (inference).
+    """
+
+    def call(self, inputs: KerasTensor, training: bool | None = None, mask: KerasTensor | None = None) -> KerasTensor:
+        return super().call(inputs, training=False)
+
+
+_by_shifts = contextvars.ContextVar("depthwise convolutions by shifts", default=False)
+
+
+@contextlib.contextmanager
+def depthwise_by_shifts() -> Iterator[None]:
+    """Has depthwise convolutions written as XLA likes them on a CPU, in whatever is traced inside the block.
+
+    There XLA takes 60 times as long for the operation itself as for a sum over shifted images, which without XLA takes
+    12 times as long as the operation. On JAX, where all is XLA's, shifts are used without being asked for.
+    """
+    token = _by_shifts.set(True)
+    try:
+        yield
+    finally:
+        _by_shifts.reset(token)
+
+
+@keras.saving.register_keras_serializable("zoo")
+class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
+    """Convolves each channel by its own kernel, as a sum over shifted images where that is faster.
+
+    The arguments are those of Keras' DepthwiseConv2D.
+
+    Source: see depthwise_by_shifts.
+    """
+
+    def call(self, inputs: KerasTensor) -> KerasTensor:
+        on_cpu = all(device.startswith("cpu") for device in keras.distribution.list_devices())
+        wanted = on_cpu and (_by_shifts.get() or keras.backend.backend() == "jax")
+        if (
+            not wanted
+            or self.data_format != "channels_last"
+            or (self.depth_multiplier, *self.dilation_rate) != (1, 1, 1)
+        ):
+            return super().call(inputs)
+        sizes, margins = zip(*(self._axis(i, side) for i, side in enumerate(inputs.shape[1:3])))
+        x = ops.pad(inputs, ((0, 0), *margins, (0, 0)))
+        total = 0 if self.bias is None else ops.cast(self.bias, x.dtype)
+        for place in np.ndindex(*self.kernel_size):
+            rows, columns = (
+                slice(start, start + (size - 1) * stride + 1, stride)
+                for start, size, stride in zip(place, sizes, self.strides)
+            )
+            total = total + x[:, rows, columns] * ops.cast(self.kernel[(*place, slice(None), 0)], x.dtype)
+        return self.activation(total)
+
+    def _axis(self, axis: int, side: int) -> tuple[int, tuple[int, int]]:
+        """Returns the output's size along an axis, and how much the input is padded in front and behind."""
+        stride, kernel = self.strides[axis], self.kernel_size[axis]
+        if self.padding == "valid":
+            return (side - kernel) // stride + 1, (0, 0)
+        size = -(-side // stride)
+        margin = max((size - 1) * stride + kernel - side, 0)
+        return size, (margin // 2, margin - margin // 2)
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -147,7 +221,7 @@ class SinusoidalGrid(keras.layers.Layer):
         self.extra = extra
 
     def call(self, x: KerasTensor) -> KerasTensor:
-        positions = ops.pad(sinusoidal_grid(*self.grid, x.shape[-1]), ((self.extra, 0), (0, 0)))
+        positions = ops.pad(sinusoidal_grid(self.grid[0], self.grid[1], x.shape[-1]), ((self.extra, 0), (0, 0)))
         return x + ops.cast(positions, x.dtype)
 
     def get_config(self) -> dict:

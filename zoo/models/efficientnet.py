@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from keras import KerasTensor, layers
 
+from zoo.layers.vision import DepthwiseConvolution, StoredNormalization
+
 # What a layer of `efficientnet_lite0` that reduces a grid is called in VisionEncoderConfig.stages, and its channels.
 LITE0_STAGES = {"stride4": 24, "stride8": 40, "stride16": 112, "stride32": 320, "last": 1280}
 
@@ -32,9 +34,6 @@ _LITE0 = (
 def efficientnet_lite0(images: KerasTensor) -> dict[str, KerasTensor]:
     """Calls a new EfficientNet-Lite0 without its classifier.
 
-    Batch normalization always uses its stored statistics, as the batches of a fine-tuning are too small to replace
-    them.
-
     Args:
         images: (B, height, width, 3), red first, (pixels - 127) / 128.
 
@@ -61,7 +60,7 @@ def _block(x: KerasTensor, stage: _Stage, stride: int, name: str) -> KerasTensor
     y = x
     if stage.expansion > 1:
         y = _convolution(y, stage.expansion * x.shape[-1], 1, f"{name}_expand")
-    y = layers.DepthwiseConv2D(
+    y = DepthwiseConvolution(
         stage.kernel_size,
         stride,
         "same",
@@ -82,5 +81,5 @@ def _convolution(
 
 
 def _normalized(x: KerasTensor, name: str, activation: bool = True) -> KerasTensor:
-    x = layers.BatchNormalization(axis=-1, epsilon=1e-3, name=f"{name}_norm")(x, training=False)
+    x = StoredNormalization(axis=-1, epsilon=1e-3, name=f"{name}_norm")(x)
     return layers.ReLU(6.0, name=f"{name}_relu6")(x) if activation else x

@@ -11,12 +11,16 @@ from keras import KerasTensor
 from zoo.attention import Dropout
 from zoo.config import Config, ConfigError, nearest
 from zoo.layers import Encoder
-from zoo.layers.vision import ClassToken, Grid, GridPositions, PatchEmbedding
+from zoo.layers.vision import ClassToken, DepthwiseConvolution, Grid, GridPositions, PatchEmbedding, StoredNormalization
 from zoo.models.efficientnet import efficientnet_lite0
 from zoo.models.functional import Functional
 
 APPLICATIONS = tuple(sorted(name for name, found in vars(keras.applications).items() if inspect.isfunction(found)))
 KINDS = ("vit", "efficientnet_lite0", *APPLICATIONS)
+_REPLACED = {
+    keras.layers.BatchNormalization: StoredNormalization,
+    keras.layers.DepthwiseConv2D: DepthwiseConvolution,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +154,7 @@ def vision_encoder(config: VisionEncoderConfig, name: str = "vision_encoder") ->
         backbone = _application(config)
         layers = {layer.name: layer.output for layer in backbone.layers} | {"last": backbone.output}
         chosen = keras.Model(backbone.input, _joined(config, layers), name="backbone")
-        features = chosen(images, training=False)
+        features = chosen(images)
     grid = features.shape[1:3]
     if config.pooling == "mean":
         outputs = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="pooling")(features)
@@ -220,12 +224,13 @@ def _application(config: VisionEncoderConfig) -> keras.Model:
     # Some networks leave naming to Keras, which counts on through a whole program; weights are saved by name.
     counts: dict[str, int] = {}
 
-    def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def ours(layer: keras.layers.Layer) -> keras.layers.Layer:
         settings = layer.get_config()
         kind = re.sub(r"_\d+$", "", layer.name)
         if kind.replace("_", "") == type(layer).__name__.lower():
             counts[kind] = counts.get(kind, -1) + 1
             settings["name"] = f"{kind}_{counts[kind]}"
-        return type(layer).from_config(settings)
+        replacement: Any = _REPLACED.get(type(layer), type(layer))
+        return replacement.from_config(settings)
 
-    return keras.models.clone_model(built, clone_function=renamed)
+    return keras.models.clone_model(built, clone_function=ours)

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import keras
 import numpy as np
 
+from zoo.attention import capture
 from zoo.checkpoints import by_path
 from zoo.checkpoints.backbones import load_backbone
 from zoo.config import ConfigError
@@ -20,9 +21,12 @@ from zoo.data.image_stream import without_damaged
 from zoo.data.images import Encoded, ImageConfig, decode, normalized, prepared
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig, Generator
-from zoo.metrics.captioning import caption_scores
+from zoo.metrics.captioning import caption_scores, cider_rewards, document_frequencies
+from zoo.models.encoder_decoder import START
 from zoo.models.vision_encoder import VisionEncoderConfig, ViTConfig, vision_encoder
 from zoo.models.vision_encoder_decoder import VisionEncoderDecoderConfig, vision_encoder_decoder
+from zoo.pictures.captions import CaptionMaps
+from zoo.tasks.reward import RewardConfig, RewardedBatches
 from zoo.tasks.task import Task, TaskRecipe
 from zoo.training import TrainingConfig, cross_entropy, token_mean
 
@@ -48,6 +52,7 @@ class CaptioningRecipe(TaskRecipe):
         model: The text's side. A vocabulary_size of 0 is as many tokens as the corpus allows, up to 8,000; grid and
             feature_width follow from vision.
         batching: How images and captions are laid out in batches.
+        reward: For a second stage that learns from captions of its own instead of people's; None for none.
         training: How the model is trained.
         generation: How captions are found.
     """
@@ -64,6 +69,7 @@ class CaptioningRecipe(TaskRecipe):
     augmentation: AugmentationConfig | None = None
     model: VisionEncoderDecoderConfig = VisionEncoderDecoderConfig(vocabulary_size=0, width=96, num_heads=4)
     batching: CaptionBatchingConfig = CaptionBatchingConfig()
+    reward: RewardConfig | None = None
     training: TrainingConfig = TrainingConfig(steps=2000, monitor="cider")
     generation: GenerationConfig = GenerationConfig(max_length=40)
 
@@ -77,6 +83,8 @@ class CaptioningRecipe(TaskRecipe):
             raise ConfigError(f"vision.pooling: {self.vision.pooling!r}; captions are written from a grid: 'none'")
         if self.trained == "none" and self.augmentation is not None:
             raise ConfigError("augmentation: features that are kept are of unchanged images; leave it out, or train")
+        if self.reward is not None and self.trained != "none":
+            raise ConfigError(f"reward: it goes with trained 'none', not {self.trained!r}")
 
 
 class Captioning(Task[CaptioningRecipe]):
@@ -175,6 +183,25 @@ class Captioning(Task[CaptioningRecipe]):
     def settings(self, assignments: Sequence[str]) -> dict[str, Any]:
         return self.recipe.generation.override(assignments).to_dict()
 
+    def attention_maps(self, image: Encoded | np.ndarray, caption: str | None = None) -> CaptionMaps:
+        """Shows where each word of a caption looks.
+
+        Args:
+            image: As in a call.
+            caption: A caption; the model's own where None.
+
+        Returns:
+            The cross-attention of the last block, averaged over its heads, over the image.
+        """
+        (features,) = self._features_of([image])
+        text = self(image) if caption is None else plain(caption)
+        (tokens,) = self.tokenizer.encode([text])
+        with capture() as maps:
+            self.model({"features": features, "target": np.array([[START, *tokens]])}, training=False)
+        found = {path: keras.ops.convert_to_numpy(weights)[0] for path, weights in maps.items()}
+        pixels = image if isinstance(image, np.ndarray) else decode(image)
+        return CaptionMaps.from_tokens(pixels, self.tokenizer.tokens(tokens), found, self.vision.grid)
+
     def check(self, text: str) -> None:
         """Tells whether a file can be described.
 
@@ -219,8 +246,25 @@ class Captioning(Task[CaptioningRecipe]):
         texts = [plain(caption) for example in examples for caption in example["captions"]]
         return cls(recipe, Tokenizer.train(texts, recipe.model.vocabulary_size))
 
-    def batches(self, examples: Sequence[Mapping[str, Any]], seed: int = 0) -> CaptionBatches:
-        examples = without_damaged(examples)
+    def batches(self, examples: Sequence[Mapping[str, Any]], seed: int = 0) -> CaptionBatches | RewardedBatches:
+        batches = self._caption_batches(without_damaged(examples), seed)
+        if self.recipe.reward is None:
+            return batches
+        references = [example["captions"] for example in without_damaged(examples)]
+        frequencies = document_frequencies(references, ending=True)
+
+        def sample(features: np.ndarray, seed: int) -> list[list[list[int]]]:
+            assert self.recipe.reward is not None
+            config = self.recipe.reward.generation(self.recipe.generation.max_length, seed)
+            return [[h.tokens for h in found] for found in self.generator(list(features), config)]
+
+        def rewards(numbers: Sequence[int], captions: Sequence[Sequence[int]]) -> np.ndarray:
+            texts = self.tokenizer.decode(captions)
+            return cider_rewards(texts, [references[number] for number in numbers], frequencies)
+
+        return RewardedBatches(batches, self.recipe.reward, sample, rewards, self.recipe.model.max_length)
+
+    def _caption_batches(self, examples: Sequence[Mapping[str, Any]], seed: int) -> CaptionBatches:
         captions = [self.tokenizer.encode([plain(text) for text in example["captions"]]) for example in examples]
         if self.recipe.trained == "none":
             return CaptionBatches(captions, self._kept_features(examples, seed), self.recipe.batching, seed=seed)
@@ -295,7 +339,10 @@ class Captioning(Task[CaptioningRecipe]):
         """Computes a batch's loss, and how full the batch is."""
         inputs = {name: batch[name] for name in ("features", "images", "target") if name in batch}
         logits = model(inputs, training=training)
-        losses = cross_entropy(logits, batch["labels"], self.recipe.training.label_smoothing)
+        if "advantages" in batch:  # a caption that earned more than the others becomes likelier
+            losses = cross_entropy(logits, batch["labels"]) * batch["advantages"]
+        else:
+            losses = cross_entropy(logits, batch["labels"], self.recipe.training.smoothing(batch))
         loss, tokens = token_mean(losses, batch["labels"])
         padding = keras.ops.mean(keras.ops.cast(keras.ops.equal(batch["labels"], 0), "float32"))
         return loss, {"tokens": tokens, "padding": padding}

@@ -40,6 +40,7 @@ def publish(run: Path, folder: Path) -> dict[str, Any]:
     for field, changes in written.get("recipe_changes", {}).items():
         changed = dataclasses.replace(getattr(task.recipe, field), **changes)
         task.recipe = dataclasses.replace(task.recipe, **{field: changed})
+    task.card = {name: value for name, value in written.items() if name != "recipe"}
     task.save(folder, dtype="float16")
     task = zoo.load(folder)
     with safetensors.safe_open(run / CHECKPOINT, framework="numpy") as file:
@@ -56,7 +57,7 @@ def publish(run: Path, folder: Path) -> dict[str, Any]:
             scores[column] = {metric: round(value, 2) for metric, value in metrics.items()}
     best = f"{written['splits'][0]}, {list(task.ways)[-1]}".removesuffix(", ")
     task.card = {
-        **{name: value for name, value in written.items() if name != "recipe"},
+        **task.card,
         "parameters": task.model.count_params(),
         "saved_parameters": sum(weight.size for weight in task.saved_weights.values()),
         "seed": task.recipe.training.seed,

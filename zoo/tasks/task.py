@@ -16,6 +16,7 @@ from zoo.data import hold_out
 from zoo.files import replacing
 from zoo.presets import CARD, read_card
 from zoo.training import Position, Run, TrainingConfig
+from zoo.training.ranks import RankAllocator
 
 WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.safetensors"
 
@@ -142,6 +143,15 @@ class Task(abc.ABC, Generic[Recipe]):
         """Each variable's share of the learning rate, by path; None for one rate."""
         return None
 
+    @property
+    def loss_variables(self) -> Sequence[keras.Variable]:
+        """The loss' own variables, which are trained beside the model's."""
+        return ()
+
+    def rank_allocator(self, steps: int) -> RankAllocator | None:
+        """Makes what gives ranks out over a run of `steps` steps; None where there are none to give."""
+        return None
+
     def fit(
         self,
         train: Sequence[Mapping[str, str]],
@@ -193,6 +203,8 @@ class Task(abc.ABC, Generic[Recipe]):
             evaluate=lambda: self.score_while_training(dev),
             keep_best=keep_best,
             learning_rates=self.learning_rates,
+            loss_variables=self.loss_variables,
+            ranks=self.rank_allocator(config.steps),
             checkpoint=None if out is None else Path(out) / CHECKPOINT,
             logdir=logdir,
         )

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ from zoo.attention import capture
 from zoo.checkpoints import by_path
 from zoo.checkpoints.hub import open_hub_folder
 from zoo.config import ConfigError, nearest
+from zoo.data.augment import EdaConfig
 from zoo.data.texts import Encoding, LabelledText, TextBatches, TextBatchingConfig, TextTokenizer
 from zoo.generation.compile import compiled
 from zoo.metrics.classification import describe_classes
@@ -22,11 +23,14 @@ from zoo.models.encoder import EncoderHeadsConfig, HeadConfig, encoder
 from zoo.pictures.attention import AttentionMaps
 from zoo.presets.hub import find_hub_folder
 from zoo.tasks import as_line
+from zoo.tasks.augmentation import augmentation, check_augmentation
 from zoo.tasks.labels import find_classes, read_label
 from zoo.tasks.task import Task, TaskRecipe
 from zoo.training import TrainingConfig
-from zoo.training.adapt import AdaptConfig, adapt, learning_rates
+from zoo.training.adapt import AdaptConfig, adapt, learning_rates, rank_allocator
 from zoo.training.heads import activate, head_loss
+from zoo.training.ranks import RankAllocator
+from zoo.training.weighting import UncertaintyWeighting
 
 VOCABULARY = "tokenizer.json"
 
@@ -43,7 +47,9 @@ class TextRecipe(TaskRecipe):
         batching: How texts are laid out in batches.
         training: How the model is trained.
         adapt: Which weights of a pretrained encoder learn.
+        augment: How training texts are changed, anew in every pass.
         loss_weights: Head -> factor of its loss; 1 where a head is not named.
+        loss_weighting: "fixed", by these factors; "uncertainty", by factors that are learned.
     """
 
     task: str = ""
@@ -53,7 +59,15 @@ class TextRecipe(TaskRecipe):
     batching: TextBatchingConfig = TextBatchingConfig()
     training: TrainingConfig = TrainingConfig(steps=2000, monitor="accuracy", label_smoothing=0.0)
     adapt: AdaptConfig = AdaptConfig()
+    augment: EdaConfig = EdaConfig()
     loss_weights: dict[str, float] = dataclasses.field(default_factory=dict)
+    loss_weighting: Literal["fixed", "uncertainty"] = "fixed"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_augmentation(self.augment, self.base, self.model.heads)
+        if self.loss_weighting == "uncertainty" and self.loss_weights:
+            raise ConfigError(f"loss_weights: {self.loss_weights}; they are learned by loss_weighting 'uncertainty'")
 
 
 Recipe = TypeVar("Recipe", bound=TextRecipe)
@@ -311,13 +325,13 @@ class TextTask(Task[Recipe]):
         }
 
     def batches(self, examples: Sequence[Mapping[str, str]], seed: int = 0) -> TextBatches:
-        return TextBatches(
-            self.labelled(examples),
-            self.recipe.batching,
-            self._label_specs,
-            pad=self.recipe.model.encoder.pad,
-            seed=seed,
-        )
+        texts = self.labelled(examples)
+        augment = augmentation(self.recipe.augment, self.recipe.base, examples, self.tokenizer, self.max_length)
+        pad = self.recipe.model.encoder.pad
+        return TextBatches(texts, self.recipe.batching, self._label_specs, pad=pad, seed=seed, augment=augment)
+
+    def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
+        self.labelled(examples)
 
     def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool):
         """Computes a batch's loss: the weighted sum over the heads."""
@@ -332,7 +346,11 @@ class TextTask(Task[Recipe]):
                 batch["segments"],
                 self.recipe.training.label_smoothing,
             )
-            total += self.recipe.loss_weights.get(name, 1.0) * value
+            if self.weighting is None:
+                total += self.recipe.loss_weights.get(name, 1.0) * value
+            else:
+                cost, metrics[f"loss_weight_{name}"] = self.weighting(name, value, batch[f"weights/{name}"])
+                total += cost
             if len(self.heads) > 1:
                 metrics[f"loss_{name}"] = value
         padding = ops.equal(batch["tokens"], self.recipe.model.encoder.pad)
@@ -342,7 +360,22 @@ class TextTask(Task[Recipe]):
     @property
     def learning_rates(self) -> dict[str, float] | None:
         decay = self.recipe.adapt.layer_decay
-        return learning_rates(self.model, decay) if decay < 1 else None
+        rates = learning_rates(self.model, decay) if decay < 1 else {}
+        if self.weighting is not None:
+            rates |= self.weighting.learning_rates(self.recipe.training.optimizer.learning_rate)
+        return rates or None
+
+    @cached_property
+    def weighting(self) -> UncertaintyWeighting | None:
+        """The weights of the heads' losses where they are learned."""
+        return UncertaintyWeighting(self.heads) if self.recipe.loss_weighting == "uncertainty" else None
+
+    @property
+    def loss_variables(self) -> Sequence[keras.Variable]:
+        return () if self.weighting is None else list(self.weighting.log_variances.values())
+
+    def rank_allocator(self, steps: int) -> RankAllocator | None:
+        return rank_allocator(self.model, self.recipe.adapt, steps)
 
 
 def split_pairs(inputs: Sequence[str]) -> tuple[list[str], list[str] | None]:

@@ -222,7 +222,7 @@ class Translation(Task[TranslationRecipe]):
     def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool):
         """Computes a batch's loss, and how full the batch is."""
         logits = model({"source": batch["source"], "target": batch["target"]}, training=training)
-        losses = cross_entropy(logits, batch["labels"], self.recipe.training.label_smoothing)
+        losses = cross_entropy(logits, batch["labels"], self.recipe.training.smoothing(batch))
         loss, tokens = token_mean(losses, batch["labels"])
         places = keras.ops.concatenate([batch["source"], batch["labels"]], axis=1)
         padding = keras.ops.mean(keras.ops.cast(keras.ops.equal(places, 0), "float32"))

@@ -9,6 +9,8 @@ import keras
 
 from zoo.checkpoints import by_path
 from zoo.config import Config, ConfigError
+from zoo.layers.adapters import RankedDense
+from zoo.training.ranks import RankAllocator, RankConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,17 +19,21 @@ class AdaptConfig(Config):
 
     Args:
         method: "full", all weights learn; "frozen", the heads alone; "lora", the heads and a low-rank addition to
-            some projections.
-        rank: Of the addition.
+            some projections; "adalora", the same with ranks that wander to the projections that need them most.
+        rank: Of the addition; for adalora, where it begins.
+        final_rank: Of adalora's additions in the end, on the average.
+        ranks: How adalora gives its ranks out.
         alpha: The addition is scaled by alpha / rank.
         targets: The projections that get one, by name.
         layer_decay: Each block learns at this share of the rate of the block above it; 1 for one rate.
 
-    Source: LoRA: Hu et al. 2022; layer-wise rates: Howard & Ruder 2018, section 3.2.
+    Source: LoRA: Hu et al. 2022; AdaLoRA: Zhang et al. 2023; layer-wise rates: Howard & Ruder 2018, section 3.2.
     """
 
-    method: Literal["full", "frozen", "lora"] = "full"
+    method: Literal["full", "frozen", "lora", "adalora"] = "full"
     rank: int = 8
+    final_rank: int = 4
+    ranks: RankConfig = RankConfig()
     alpha: float = 16.0
     targets: tuple[str, ...] = ("query", "value")
     layer_decay: float = 1.0
@@ -39,6 +45,8 @@ class AdaptConfig(Config):
                 f"rank, alpha, layer_decay: {self.rank}, {self.alpha}, {self.layer_decay}; "
                 "they are at least 1, positive, and above 0 up to 1"
             )
+        if self.method == "adalora" and not 1 <= self.final_rank <= self.rank:
+            raise ConfigError(f"final_rank: {self.final_rank}; it lies from 1 to the initial rank, {self.rank}")
 
 
 def adapt(model: keras.Model, config: AdaptConfig, head_layers: list[keras.layers.Layer]) -> None:
@@ -50,19 +58,36 @@ def adapt(model: keras.Model, config: AdaptConfig, head_layers: list[keras.layer
         head_layers: The layers that are new, and learn in every method.
 
     Raises:
-        ConfigError: If no projection has one of the names that lora asks for.
+        ConfigError: If no projection has one of the names that lora or adalora asks for.
     """
     if config.method == "full":
         return
-    if config.method == "lora":
+    if config.method in ("lora", "adalora"):
         found = [dense for dense in _dense_layers(model) if dense.name in config.targets and dense not in head_layers]
         if not found:
             raise ConfigError(f"targets: no projection is called {' or '.join(config.targets)}")
         for dense in found:
-            dense.enable_lora(config.rank, lora_alpha=config.alpha)
+            if config.method == "lora":
+                dense.enable_lora(config.rank, lora_alpha=config.alpha)
+            else:
+                RankedDense.add_ranks(dense, config.rank, config.alpha, config.ranks.orthogonality)
     heads = {id(weight) for layer in head_layers for weight in layer.weights}
     for path, weight in by_path(model.weights).items():
         weight.trainable = id(weight) in heads or "/lora_kernel_" in path
+
+
+def rank_allocator(model: keras.Model, config: AdaptConfig, steps: int) -> RankAllocator | None:
+    """Makes what gives the ranks of an adapted model out over a run of `steps` steps; None but for adalora.
+
+    Raises:
+        ConfigError: If the model was not adapted.
+    """
+    if config.method != "adalora":
+        return None
+    layers = [dense for dense in _dense_layers(model) if isinstance(dense, RankedDense)]
+    if not layers:
+        raise ConfigError("adapt.method: 'adalora', but the model has no additions; it was made by another recipe")
+    return RankAllocator(layers, config.final_rank, config.ranks, steps)
 
 
 def learning_rates(model: keras.Model, decay: float) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """TrainingConfig: everything about a run that is not the model, the data or the task."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from zoo.config import Config, ConfigError
 from zoo.training.optimizers import OptimizerConfig
@@ -14,6 +15,7 @@ class TrainingConfig(Config):
     Args:
         steps: Optimizer steps.
         label_smoothing: Share of the target distribution spread over the whole vocabulary.
+        final_label_smoothing: The same at the last step, reached along a straight line; None for no change.
         optimizer: The optimizer and its schedule.
         average_decay: Of the moving average of the weights, which is what is evaluated and kept; 0 for none.
         evaluate_every: Steps between two evaluations on the dev examples; the best weights so far are kept.
@@ -29,6 +31,7 @@ class TrainingConfig(Config):
 
     steps: int = 10000
     label_smoothing: float = 0.1
+    final_label_smoothing: float | None = None
     optimizer: OptimizerConfig = OptimizerConfig()
     average_decay: float = 0.999
     evaluate_every: int = 500
@@ -47,6 +50,12 @@ class TrainingConfig(Config):
                 raise ConfigError(f"{name}: {getattr(self, name)}; it is at least 1")
         if not 0 <= self.average_decay < 1:
             raise ConfigError(f"average_decay: {self.average_decay}; it lies from 0 up to, not including, 1")
+
+    def smoothing(self, batch: Mapping[str, Any]) -> Any:
+        """Returns the label smoothing of a batch, which holds "progress", the share of the run that is done."""
+        if self.final_label_smoothing is None:
+            return self.label_smoothing
+        return self.label_smoothing + (self.final_label_smoothing - self.label_smoothing) * batch["progress"]
 
     def for_epochs(self, epochs: int, batches: int) -> "TrainingConfig":
         """Returns settings for a number of passes over `batches` batches, each followed by an evaluation.

@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 from zoo.checkpoints import CheckpointError, by_path, load, save
 from zoo.training.config import TrainingConfig
 from zoo.training.optimizers import make_optimizer
+from zoo.training.ranks import RankAllocator
 from zoo.training.report import Report
 from zoo.training.step import LossFunction, MovingAverage, make_train_step
 
@@ -47,7 +48,7 @@ class Run:
         config: The run's settings.
         evaluate: Returns dev metrics of the model as it stands; called with the averaged weights in place.
         keep_best: Called, with the averaged weights in place, whenever the monitored metric is the best so far.
-        learning_rates: See make_train_step.
+        learning_rates, loss_variables, ranks: See make_train_step.
         checkpoint: File of the run's own state; nothing is saved where None.
         logdir: Folder for TensorBoard; nothing is written where None.
     """
@@ -62,6 +63,8 @@ class Run:
         evaluate: Callable[[], Mapping[str, float]],
         keep_best: Callable[[], None],
         learning_rates: Mapping[str, float] | None = None,
+        loss_variables: Sequence[keras.Variable] = (),
+        ranks: RankAllocator | None = None,
         checkpoint: str | Path | None = None,
         logdir: str | Path | None = None,
     ):
@@ -74,6 +77,8 @@ class Run:
         self.logdir = logdir
         self.position = Position()
         self.optimizer = make_optimizer(config.optimizer, config.steps)
+        self.loss_variables = loss_variables
+        self.ranks = ranks
         self.average = MovingAverage(model, config.average_decay) if config.average_decay else None
         self.step = make_train_step(
             model,
@@ -82,6 +87,8 @@ class Run:
             clip_norm=config.optimizer.clip_norm,
             average=self.average,
             learning_rates=learning_rates,
+            loss_variables=loss_variables,
+            ranks=ranks,
             jit=config.jit,
             matmul=config.matmul,
         )
@@ -109,7 +116,8 @@ class Run:
                     if position.step >= config.steps or self._out_of_patience:
                         break
                     began = time.perf_counter()
-                    window.add(self.step(batch))
+                    progress = np.array(position.step / config.steps, np.float32)
+                    window.add(self.step({**batch, "progress": progress}))
                     position.step += 1
                     position.batch += 1
                     position.seconds += time.perf_counter() - began
@@ -165,9 +173,9 @@ class Run:
 
     @property
     def _state(self) -> dict[str, keras.Variable]:
-        state = by_path(
-            self.model.weights + self.optimizer.variables + (self.average.variables if self.average else [])
-        )
+        followers = [follower for follower in (self.average, self.ranks) if follower is not None]
+        followed = [variable for follower in followers for variable in follower.variables]
+        state = by_path([*self.model.weights, *self.optimizer.variables, *self.loss_variables, *followed])
         # Keras numbers seed generators by their order in the process, so they are named by their order in the model.
         weights = set(map(id, self.model.weights))
         seeds = [variable for variable in self.model.variables if id(variable) not in weights]

@@ -17,7 +17,7 @@ class OptimizerConfig(Config):
         learning_rate: The schedule's peak.
         schedule: How the learning rate goes after the warm-up.
         warmup_steps: Steps of linear rise.
-        weight_decay: Decoupled decay of matrices; biases and normalizations have none.
+        weight_decay: Decoupled decay of matrices; biases, normalizations and a loss' log-variances have none.
         beta_1, beta_2, epsilon: Adam's.
         clip_norm: The longest gradient, over all variables together.
 
@@ -49,5 +49,5 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> keras.optimizers.Opti
         epsilon=config.epsilon,
         name="optimizer",
     )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_variance"])
     return optimizer

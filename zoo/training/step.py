@@ -1,7 +1,7 @@
 """The training step: forward, backward, clip, update, average, as one XLA program."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import keras
@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import KerasTensor, ops
 
 from zoo.config import BFLOAT16_FLAGS
+from zoo.training.ranks import RankAllocator
 
 # Maps a batch to the loss and to other numbers worth logging; called with training=True inside the step.
 LossFunction = Callable[..., tuple[KerasTensor, dict[str, KerasTensor]]]
@@ -33,6 +34,11 @@ class MovingAverage:
             for source in self.sources
         ]
 
+    @property
+    def copies(self) -> dict[str, keras.Variable]:
+        """The averages by the paths of what they follow."""
+        return {source.path: average for source, average in zip(self.sources, self.variables, strict=True)}
+
     def update(self, step: KerasTensor) -> None:
         """Moves the average after optimizer step number `step`."""
         step = ops.cast(step, "float32")
@@ -56,6 +62,8 @@ def make_train_step(
     clip_norm: float,
     average: MovingAverage | None = None,
     learning_rates: Mapping[str, float] | None = None,
+    loss_variables: Sequence[keras.Variable] = (),
+    ranks: RankAllocator | None = None,
     jit: bool = True,
     matmul: Literal["float32", "bfloat16"] = "float32",
 ) -> Callable[[dict], dict[str, KerasTensor]]:
@@ -63,11 +71,13 @@ def make_train_step(
 
     Args:
         model: What to train.
-        optimizer: Updates the model's trainable variables.
+        optimizer: Updates the trainable variables.
         loss: Called as loss(model, batch, training=True).
         clip_norm: The longest gradient, over all variables together.
         average: Follows the variables.
         learning_rates: Variable path -> share of the learning rate; 1 where it is not named.
+        loss_variables: The loss' own, which are trained beside the model's.
+        ranks: Takes ranks away from low-rank additions.
         jit: Whether XLA compiles the step; one program for each shape of a batch.
         matmul: See TrainingConfig; "bfloat16" takes the place of jit.
 
@@ -79,24 +89,29 @@ def make_train_step(
     """
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(f"backend {keras.backend.backend()!r}: training runs on tensorflow; set KERAS_BACKEND")
-    variables = model.trainable_variables
+    variables = [*model.trainable_variables, *loss_variables]
     optimizer.build(variables)
     shares = learning_rates or {}
 
     def step(batch):
         with tf.GradientTape() as tape:
             value, metrics = loss(model, batch, training=True)
+            value = value + sum(model.losses)  # what weights cost by themselves
         gradients = tape.gradient(value, [variable.value for variable in variables])
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         norm = tf.linalg.global_norm(gradients)
         scale = ops.minimum(1.0, clip_norm / ops.maximum(norm, 1e-12))
         learning_rate = optimizer.learning_rate
-        slow = [(v, ops.copy(v.value), shares[v.path]) for v in variables if shares.get(v.path, 1.0) != 1.0]
+        paced = [(v, ops.copy(v.value), shares[v.path]) for v in variables if shares.get(v.path, 1.0) != 1.0]
+        if ranks is not None:
+            ranks.observe({v.path: g for v, g in zip(variables, gradients)}, optimizer.iterations + 1)
         optimizer.apply([gradient * scale for gradient in gradients], variables)
-        for variable, before, share in slow:
+        for variable, before, share in paced:
             variable.assign(before + share * (variable - before))
         if average is not None:
             average.update(optimizer.iterations)
+        if ranks is not None:
+            metrics = {**metrics, **ranks.prune(optimizer.iterations, {} if average is None else average.copies)}
         return {"loss": value, "learning_rate": learning_rate, "gradient_norm": norm, **metrics}
 
     if matmul == "bfloat16":
