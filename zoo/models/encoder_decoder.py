@@ -1,7 +1,6 @@
 """encoder_decoder: the transformer of "Attention Is All You Need", for text to text."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Literal
 
 import keras
@@ -10,7 +9,7 @@ from keras import KerasTensor, ops
 from zoo.attention import Dropout, Learned, Sinusoidal, masks
 from zoo.config import Config, ConfigError
 from zoo.layers import BlockCache, Decoder, Encoder, PackedMask, Segments, TokenEmbedding
-from zoo.models.functional import Functional
+from zoo.models.generative import Generative
 
 PAD, START, END = 0, 1, 2
 
@@ -64,26 +63,11 @@ class EncoderDecoderConfig(Config):
 
 
 @keras.saving.register_keras_serializable("zoo")
-class EncoderDecoder(Functional):
-    """A functional model from {"source", "target"} to logits, which can also be run half by half.
-
-    `encode` and `decode` are the very functions that the functional model was built from, so training and
-    generation share one forward path:
-
-        encode(source) -> memory, memory_segments
-        decode(target, memory, memory_segments) -> logits
-        start_cache(memory, batch, max_length) -> cache
-        decode(target, None, memory_segments, cache=cache, position=t) -> logits, the cache updated in place
-    """
+class EncoderDecoder(Generative):
+    """A functional model from {"source", "target"} to logits, which can also be run half by half."""
 
     config_class = EncoderDecoderConfig
     config: EncoderDecoderConfig
-
-    def __init__(self, *args, encode: Callable, decode: Callable, start_cache: Callable, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.encode = encode
-        self.decode = decode
-        self.start_cache = start_cache
 
     @classmethod
     def build_from(cls, config: EncoderDecoderConfig, name: str) -> "EncoderDecoder":
