@@ -10,12 +10,12 @@ A table is JSON, and says
     required        what theirs must be
     pairs           which of ours are pairs that theirs may write as one number
     special_tokens  in which of their fields token ids are found, the first first
-    modules         our layer -> their module, or several, the first that there is; {i} is a block's number, and "x[1/3]"
-                    the second third of x's outputs
+    modules         our layer -> their module, or several, the first that there is; {i} is a block's number, and
+                    "x[1/3]" the second third of x's outputs
     weights         our weight -> theirs, where it is no module's
     optional        which of ours stay zero where a checkpoint has none
     input_first     which of their modules have kernels that lie as ours; all others are transposed
-    tied            their tensor -> others that may stand for it, the first first, and must be equal where both are there
+    tied            their tensor -> others that may stand for it, the first first, and are equal where both are there
     unused          which of their tensors are left out
     heads           endings of architectures -> what is set, and which modules are added
 """

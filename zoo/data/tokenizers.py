@@ -30,11 +30,12 @@ class Tokenizer:
 
     Args:
         tokenizer: A tokenizer of the `tokenizers` library that knows the special tokens <pad> <s> </s> <unk>.
+        read_special: Whether a text yields special tokens that it names, after all.
     """
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer):
+    def __init__(self, tokenizer: tokenizers.Tokenizer, read_special: bool = False):
         self._tokenizer = tokenizer
-        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.encode_special_tokens = not read_special
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary_size: int = 0, special: Sequence[str] = ()) -> "Tokenizer":
@@ -131,9 +132,9 @@ class Tokenizer:
         return tokenizer
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
+    def load(cls, path: str | Path, read_special: bool = False) -> "Tokenizer":
         """Reads a tokenizer.json."""
-        return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+        return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")), read_special)
 
     def save(self, path: str | Path) -> None:
         """Writes a tokenizer.json, whole or not at all."""

@@ -145,7 +145,8 @@ def encoder_decoder(config: EncoderDecoderConfig, name: str = "encoder_decoder")
     target_positions = _Positions(config, "target")
     source_dropout = Dropout(config.dropout, name="source_dropout")
     target_dropout = Dropout(config.dropout, name="target_dropout")
-    source_texts = Segments(end=special.source_ending[-1], pad=special.pad, name="source_texts")
+    trailing = len(special.source_ending) - 1
+    source_texts = Segments(end=special.end, pad=special.pad, trailing=trailing, name="source_texts")
     # Where padding looks like the start, each place of it counts as a text of its own, which nothing sees.
     padding = None if special.pad == special.start else special.pad
     target_texts = Segments(start=special.start, pad=padding, name="target_texts")

@@ -18,7 +18,7 @@ class SpecialTokens(Config):
         end: Ends a target, and every source.
         never: Tokens that are never generated.
         source_start: What stands before every source.
-        source_end: What stands behind every source; end where it is empty.
+        source_end: What stands behind every source, end first; end alone where it is empty.
         beginning: What every target begins with behind start, such as the name of its language.
         start_optional: Whether start is left out where a target's own beginning is given, whose first token then takes
             its place, in counting too.
