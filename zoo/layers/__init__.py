@@ -1,5 +1,6 @@
 """The parts between attention and a whole model: embeddings, feed-forward networks, blocks and stacks of blocks."""
 
+from zoo.layers.copying import PointerGenerator, PointingDecoder
 from zoo.layers.embedding import TokenEmbedding
 from zoo.layers.feedforward import FeedForward
 from zoo.layers.packing import PackedMask, Segments
@@ -28,6 +29,8 @@ __all__ = [
     "MeanPooling",
     "PackedMask",
     "PatchEmbedding",
+    "PointerGenerator",
+    "PointingDecoder",
     "Segments",
     "SinusoidalGrid",
     "StoredNormalization",

@@ -2,14 +2,23 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 from keras import KerasTensor, ops
 
 from zoo.attention import Dropout, Learned, Sinusoidal, masks
 from zoo.config import Config, ConfigError
-from zoo.layers import BlockCache, Decoder, Encoder, PackedMask, Segments, TokenEmbedding
+from zoo.layers import (
+    BlockCache,
+    Decoder,
+    Encoder,
+    PackedMask,
+    PointerGenerator,
+    PointingDecoder,
+    Segments,
+    TokenEmbedding,
+)
 from zoo.models.functional import Functional
 
 PAD, START, END = 0, 1, 2
@@ -33,6 +42,8 @@ class EncoderDecoderConfig(Config):
         max_length: Tokens in the longest source or target, end token included.
         dropout: Of embeddings and sublayer outputs.
         attention_dropout, feedforward_dropout: Of attention weights, and of the feed-forward networks' hidden layer.
+        copying: Whether tokens of the source can be copied. Instead of logits the model then gives log-probabilities,
+            which are logits as good as any: see PointerGenerator.
     """
 
     vocabulary_size: int = 8000
@@ -50,11 +61,19 @@ class EncoderDecoderConfig(Config):
     dropout: float = 0.1
     attention_dropout: float = 0.0
     feedforward_dropout: float = 0.0
+    copying: bool = False
 
     def __post_init__(self):
         super().__post_init__()
         if self.width % self.num_heads:
             raise ConfigError(f"num_heads: {self.num_heads} does not divide width {self.width}")
+        if self.copying and self.target_vocabulary_size is not None:
+            raise ConfigError(
+                f"target_vocabulary_size: {self.target_vocabulary_size}; with copying, source and target share one "
+                "vocabulary: null"
+            )
+        if self.copying and not self.num_decoder_layers:
+            raise ConfigError("num_decoder_layers: 0; with copying it is at least 1, which looks at the source")
 
     @property
     def block(self) -> dict:
@@ -74,6 +93,8 @@ class EncoderDecoder(Functional):
         decode(target, memory, memory_segments) -> logits
         start_cache(memory, batch, max_length) -> cache
         decode(target, None, memory_segments, cache=cache, position=t) -> logits, the cache updated in place
+
+    Where tokens are copied, more of the source than segments travels with the memory.
     """
 
     config_class = EncoderDecoderConfig
@@ -104,7 +125,7 @@ def encoder_decoder(config: EncoderDecoderConfig, name: str = "encoder_decoder")
     Returns:
         A model from {"source": int (B, S), "target": int (B, T)} to logits (B, T, V), with tied embeddings.
 
-    Source: Vaswani et al. 2017; tied embeddings: Press & Wolf 2017.
+    Source: Vaswani et al. 2017; tied embeddings: Press & Wolf 2017; copying: See et al. 2017, section 2.2.
     """
     # === Layers ===
     source_embedding = target_embedding = TokenEmbedding(config.vocabulary_size, config.width, name="embedding")
@@ -120,23 +141,30 @@ def encoder_decoder(config: EncoderDecoderConfig, name: str = "encoder_decoder")
     decoder_mask = PackedMask(causal=True, name="decoder_mask")
     memory_mask = PackedMask(name="memory_mask")
     encoder = Encoder(config.num_encoder_layers, config.block, name="encoder")
-    decoder = Decoder(config.num_decoder_layers, config.block, name="decoder")
+    decoder_class = PointingDecoder if config.copying else Decoder
+    decoder = decoder_class(config.num_decoder_layers, config.block, name="decoder")
+    copy_context = keras.layers.Dense(1, use_bias=False, name="copy_context") if config.copying else None
+    copying = PointerGenerator(name="copying") if config.copying else None
 
     # === Two halves ===
-    def encode(source: KerasTensor, training: bool | None = None) -> tuple[KerasTensor, KerasTensor]:
+    def encode(source: KerasTensor, training: bool | None = None) -> tuple[KerasTensor, Any]:
         segments, places = source_texts(source)
         x = source_dropout(source_positions(source_embedding(source), places), training=training)
-        return encoder(x, encoder_mask(segments, segments), training=training), segments
+        memory = encoder(x, encoder_mask(segments, segments), training=training)
+        return memory, segments if copy_context is None else (segments, source, copy_context(memory)[:, :, 0])
 
     def decode(
         target: KerasTensor,
         memory: KerasTensor | None,
-        memory_segments: KerasTensor,
+        memory_segments: Any,
         *,
         cache: list[BlockCache] | None = None,
         position: int | KerasTensor = 0,
         training: bool | None = None,
     ) -> KerasTensor:
+        source = context = None
+        if copying is not None:
+            memory_segments, source, context = memory_segments
         if cache is None:
             segments, places = target_texts(target)
             self_mask = decoder_mask(segments, segments)
@@ -146,8 +174,12 @@ def encoder_decoder(config: EncoderDecoderConfig, name: str = "encoder_decoder")
             self_mask = masks.causal(target.shape[1], cache[0].self_attention.max_length, offset=position)
             cross_mask = masks.padding(memory_segments)
         x = target_dropout(target_positions(target_embedding(target), places), training=training)
-        x = decoder(x, memory, self_mask, cross_mask, cache=cache, training=training)
-        return target_embedding(x, reverse=True)
+        if copying is None:
+            return target_embedding(
+                decoder(x, memory, self_mask, cross_mask, cache=cache, training=training), reverse=True
+            )
+        y, attention = decoder(x, memory, self_mask, cross_mask, cache=cache, training=training)
+        return copying(target_embedding(y, reverse=True), y, x, attention, source, context)
 
     # === Functional model ===
     source = keras.Input((None,), dtype="int32", name="source")
