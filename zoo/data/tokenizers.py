@@ -140,6 +140,14 @@ class Tokenizer:
         with replacing(path) as temporary:
             temporary.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
 
+    def with_special(self, special: Sequence[str]) -> "Tokenizer":
+        """Returns a tokenizer that also knows other special tokens, behind all that it knows: see train()."""
+        known = self._tokenizer.get_vocab()
+        new = [AddedToken(token, lstrip=True, normalized=False) for token in special if token not in known]
+        grown = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        grown.add_tokens(new)
+        return Tokenizer(grown)
+
     @property
     def library_tokenizer(self) -> tokenizers.Tokenizer:
         """The tokenizer of the `tokenizers` library behind this one."""

@@ -38,11 +38,6 @@ class PointingDecoder(Decoder):
         # Beams that share a source stand side by side in one row: see MultiHeadAttention.
         return y, ops.reshape(weights, (*ops.shape(x)[:2], ops.shape(weights)[2]))
 
-    @property
-    def pointer(self) -> str:
-        """The path of the attention that points."""
-        return self.blocks[-1].cross_attention.path
-
     def compute_output_spec(self, x, memory, *args, **kwargs):
         spec = KerasTensor(x.shape, self.compute_dtype)
         return spec, KerasTensor((*x.shape[:2], memory.shape[1]), "float32")
