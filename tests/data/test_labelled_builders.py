@@ -82,7 +82,7 @@ EXAMPLES = {
             {"text": "a dull book", "label": "negative", "domain": "books"},
         ],
         "test": [
-            {"text": "blurry", "label": "negative", "domain": "camera_photo"},
+            {"text": "blurry", "label": "negative", "domain": "books"},
             {"text": "a dull book", "label": "negative", "domain": "video"},
         ],
     },
@@ -258,6 +258,28 @@ def test_development_examples_are_upstreams_or_held_out(raw_dir):
     train, dev = load_train_and_dev("trec")
     assert (len(train), len(dev)) == (1, 1)
     assert sorted(train + dev, key=EXAMPLES["trec"]["train"].index) == EXAMPLES["trec"]["train"]
+
+
+def test_reviews_of_one_domain_and_of_those_that_share_nothing_with_sst2(raw_dir):
+    raw_dir("fdu_mtl")
+    film, book = EXAMPLES["fdu_mtl"]["train"]
+    assert load("fdu_mtl/all") == [film, book]
+    assert load("fdu_mtl/without_MR") == load("fdu_mtl/books") == [book]
+    assert load("fdu_mtl/without_MR", "test_without_leaks") == EXAMPLES["fdu_mtl"]["test"][:1]
+    with pytest.raises(SourceError, match=r"^fdu_mtl has no config 'book'; did you mean 'books'\?$"):
+        load("fdu_mtl/book")
+
+
+def test_joined_sources_train_together_and_are_tested_by_the_first(raw_dir):
+    raw_dir("sst2")
+    raw_dir("fdu_mtl")
+    joined = "sst2+fdu_mtl/without_MR"
+    train, dev = load_train_and_dev(joined)
+    assert train == EXAMPLES["sst2"]["train"] + EXAMPLES["fdu_mtl"]["train"][1:]
+    assert dev == EXAMPLES["sst2"]["validation"]
+    assert load(joined, "test") == EXAMPLES["sst2"]["test"]
+    with pytest.raises(SourceError, match=r"^no source 'sst3'; did you mean 'sst2'\?"):
+        load("sst3+fdu_mtl")
 
 
 # === Bad files ===

@@ -51,8 +51,13 @@ class Language:
         return ops.convert_to_tensor(np.array(rows, np.float32)), tensors
 
     def search(self, beams, alpha):
-        state = beam.start(len(self.limits), beams, self.places, START)
+        state = beam.start(first(len(self.limits), self.places), beams)
         return beam.search(self.logits_of, [], state, ops.convert_to_tensor(self.limits), END, alpha)
+
+
+def first(sources, places):
+    """Rows that hold the start token alone."""
+    return ops.convert_to_tensor(np.eye(1, places, dtype=np.int32).repeat(sources, axis=0) * START)
 
 
 def penalized(score, tokens, alpha):
@@ -193,7 +198,7 @@ def test_each_source_has_its_own_limit():
 
 def test_ended_hypotheses_are_frozen_and_only_better_ones_displace_them():
     language = Language([5, 5], seed=6)
-    state = beam.start(2, 4, language.places, START)
+    state = beam.start(first(2, language.places), 4)
     for _ in range(4):
         logits, _ = language.logits_of(state, [])
         new, rows = beam.advance(state, logits, END, 0.7)
@@ -227,7 +232,7 @@ def test_what_the_decoder_carries_follows_its_beam():
         logits, _ = language.logits_of(state, [])
         return logits, [ops.convert_to_tensor(np.where(np.arange(language.places) < length, live, 0))]
 
-    state = beam.start(2, 3, language.places, START)
+    state = beam.start(first(2, language.places), 3)
     carried = ops.zeros((6, language.places), "int32")
     beam.search(logits_of, [carried], state, ops.convert_to_tensor([5, 5]), END, 0.0)
     assert checked > 12

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import backend, ops
 
-from zoo.layers import TokenEmbedding
+from zoo.layers import LogitBias, TokenEmbedding
 
 
 def array(tensor):
@@ -55,3 +55,11 @@ def test_it_survives_its_configuration(embedding, rng, reborn):
     copy = reborn(embedding, ids)
     np.testing.assert_array_equal(array(copy(ids)), array(embedding(ids)))
     np.testing.assert_array_equal(array(copy(x, reverse=True)), array(embedding(x, reverse=True)))
+
+
+def test_each_token_has_a_bias_of_its_own(rng):
+    layer, logits = LogitBias(), rng.normal(size=(2, 3, 7)).astype("float32")
+    np.testing.assert_array_equal(array(layer(logits)), logits)
+    bias = rng.normal(size=7).astype("float32")
+    layer.set_weights([bias])
+    np.testing.assert_allclose(array(layer(logits)), logits + bias, rtol=1e-6)

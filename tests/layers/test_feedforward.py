@@ -11,6 +11,7 @@ from zoo.layers import FeedForward
 ACTIVATIONS = {
     "relu": lambda x: np.maximum(x, 0),
     "gelu": lambda x: x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2,
+    "gelu_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
     "silu": lambda x: x / (1 + np.exp(-x)),
 }
 
@@ -46,6 +47,13 @@ def test_positions_do_not_see_each_other(rng):
     y = array(layer(x))
     for t in range(5):
         np.testing.assert_allclose(array(layer(x[:, t : t + 1])), y[:, t : t + 1], atol=1e-6)
+
+
+def test_every_activation_survives_its_configuration(rng):
+    x = normal(rng, 4)
+    for name, formula in ACTIVATIONS.items():
+        layer = FeedForward.from_config(FeedForward(12, name).get_config())
+        np.testing.assert_allclose(array(layer.activation(x)), formula(x), atol=1e-6)
 
 
 def test_dropout_drops_hidden_elements_while_training_only(rng):

@@ -77,6 +77,16 @@ def test_pooling_is_the_class_token_or_the_mean_of_the_places(rng):
     np.testing.assert_allclose(run(mean, images), features[:, 1:].mean(axis=1), atol=1e-5)
 
 
+def test_classes_are_told_apart_by_a_last_layer_over_pooled_features(scramble, rng):
+    plain = scramble(vision_encoder(vit(pooling="mean")))
+    config = VisionEncoderConfig.from_dict({**plain.config.to_dict(), "classes": ["cat", "dog", "bird"]})
+    model, images = scramble(vision_encoder(config)), images_of(config, rng)
+    for weight, known in zip(model.weights, plain.weights):
+        weight.assign(known)
+    kernel, bias = (ops.convert_to_numpy(weight) for weight in model.get_layer("logits").weights)
+    np.testing.assert_allclose(run(model, images), run(plain, images) @ kernel + bias, atol=1e-5)
+
+
 def test_a_vit_without_a_class_token_has_places_only(rng):
     config = vit((16, 40), class_token=False)
     model = vision_encoder(config)
@@ -187,6 +197,7 @@ def test_it_survives_a_keras_file(config, scramble, rng, tmp_path):
         (lambda: VisionEncoderConfig("vit", stages=("stride8",)), r"stages: \['stride8'\]; it takes \[last\]"),
         (lambda: VisionEncoderConfig(pooling="first"), "pooling: 'first'; it takes a class token"),
         (lambda: vit(class_token=False, pooling="first"), "pooling: 'first'; it takes a class token"),
+        (lambda: VisionEncoderConfig(classes=("cat", "dog")), "classes: 2 of them with pooling 'none'"),
         (lambda: ViTConfig(width=16, num_heads=3), "num_heads: 3 does not divide width 16"),
         (lambda: vision_encoder(VisionEncoderConfig(stages=("stride7",))), "stages: 'stride7'; did you mean 'stride"),
         (

@@ -17,6 +17,7 @@ from zoo.data.texts import TextBatchingConfig, TextTokenizer
 from zoo.models.encoder import EncoderConfig, EncoderHeadsConfig, HeadConfig
 from zoo.tasks.classification import Classification, ClassificationRecipe
 from zoo.tasks.multitask import Multitask, MultitaskRecipe
+from zoo.tasks.run import open_run
 from zoo.tasks.tagging import TaggingRecipe
 from zoo.training import OptimizerConfig, TrainingConfig
 from zoo.training.adapt import AdaptConfig
@@ -101,6 +102,17 @@ def assert_going_on_changes_nothing(make, examples, tmp_path, monkeypatch):
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     return expected
+
+
+def test_a_run_over_a_pretrained_encoder_is_opened_again(base, tmp_path):
+    asked = classifier(base=base, adapt=AdaptConfig(method="lora", rank=2))
+    began = open_run(asked, OPINIONS, tmp_path)
+    again = open_run(asked, OPINIONS, tmp_path)
+    # The classes came from the examples and the sizes from the base: neither stands in what was asked for.
+    assert again.recipe == began.recipe != asked
+    np.testing.assert_array_equal(*(task.model.get_layer("embedding").weights[0] for task in (began, again)))
+    with pytest.raises(ConfigError, match=r"it holds a run of another recipe \(adapt\.rank was 2, is 4\)"):
+        open_run(classifier(base=base, adapt=AdaptConfig(method="lora", rank=4)), OPINIONS, tmp_path)
 
 
 # === AdaLoRA ===

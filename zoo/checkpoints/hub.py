@@ -1,14 +1,11 @@
 """Checkpoints of the Hugging Face hub: found, read without torch, and mapped to the zoo's models by tables.
 
-Each file in mappings/ describes one model family: which of its configuration's fields is which of ours, and which of
-its modules is which of our layers. Kernels are transposed and weights renamed by rule, so a table names modules only.
+Each file in mappings/ describes one model family, see zoo/checkpoints/tables.py.
 """
 
-import fnmatch
 import functools
 import json
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,20 +13,27 @@ import keras
 import numpy as np
 import safetensors
 
+from zoo.checkpoints.tables import (
+    Table,
+    matches,
+    our_arrays,
+    our_special_tokens,
+    our_values,
+    read_table,
+    untied,
+    without_prefix,
+)
 from zoo.checkpoints.torch_files import read_torch
 from zoo.checkpoints.weights import CheckpointError, by_path, mismatches
-from zoo.config import nearest
+from zoo.config import Config
+from zoo.models.decoder import DecoderConfig
 from zoo.models.encoder import EncoderHeadsConfig
+from zoo.models.vision_encoder import VisionEncoderConfig
 
-MAPPINGS = Path(__file__).parent / "mappings"
-# What a weight of ours is called in a torch module.
-_NAMES = {
-    "kernel": "weight",
-    "embeddings": "weight",
-    "table": "weight",
-    "gamma": "weight",
-    "beta": "bias",
-    "bias": "bias",
+_CONFIGS: dict[str, type[Config]] = {
+    "encoder": EncoderHeadsConfig,
+    "decoder": DecoderConfig,
+    "vision_encoder": VisionEncoderConfig,
 }
 
 
@@ -37,13 +41,25 @@ class HubModel(NamedTuple):
     """A model of the hub, ready to be built here.
 
     Attributes:
-        config: The model's sizes and heads.
+        config: The model's sizes and heads: of an `encoder`, a `decoder` or a `vision_encoder`.
         fill: Puts the checkpoint's weights into a model that was built from `config`, or from its encoder with other
             heads; these heads' weights, by path, are its second argument and stay as they are.
     """
 
-    config: EncoderHeadsConfig
+    config: Any
     fill: Callable[..., None]
+
+
+class HubCaptioner(NamedTuple):
+    """A model of the hub that sees and writes, in its two halves.
+
+    Attributes:
+        vision: A `vision_encoder`, whose features the text's half attends to.
+        text: A `decoder` over features.
+    """
+
+    vision: HubModel
+    text: HubModel
 
 
 # === Reading ===
@@ -61,6 +77,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{folder / 'config.json'}: it takes JSON that names its model_type") from None
     return config
+
+
+def read_generation(folder: Path) -> dict[str, Any]:
+    """Reads what a hub folder says of generation; nothing where it says nothing."""
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError:
+        raise CheckpointError(f"{path}: not JSON") from None
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -108,51 +135,90 @@ def open_hub_folder(folder: Path) -> HubModel:
             is missing, left over or misshapen is listed.
     """
     theirs = read_config(folder)
-    families = sorted(path.stem for path in MAPPINGS.glob("*.json"))
-    family = str(theirs["model_type"])
-    if family not in families:
-        raise CheckpointError(f"{folder}: no family {family!r}; {nearest(family, families)}")
-    table = json.loads((MAPPINGS / f"{family}.json").read_text(encoding="utf-8"))
+    table = read_table(theirs["model_type"], folder)
+    if "vision" in table:
+        raise CheckpointError(f"{folder}: {theirs['model_type']} is two models; open_hub_captioner() opens it")
+    values = our_values(table, theirs, folder)
+    if "special_tokens" in table:
+        values["special_tokens"] = our_special_tokens(table, theirs, read_generation(folder), where=folder)
+    return _model(folder, table, theirs, values, functools.partial(read_tensors, folder))
+
+
+def open_hub_captioner(folder: Path) -> HubCaptioner:
+    """Maps a hub folder that holds a vision encoder and a decoder to the zoo's two models.
+
+    Args:
+        folder: Holds config.json and weights.
+
+    Returns:
+        Both models' configurations, and how their weights are filled in.
+
+    Raises:
+        CheckpointError: As open_hub_folder() does.
+    """
+    theirs = read_config(folder)
+    table = read_table(theirs["model_type"], folder)
+    if "vision" not in table:
+        raise CheckpointError(f"{folder}: {theirs['model_type']} does not describe images; open_hub_folder() opens it")
+    # Whoever fills both halves reads the files once.
+    tensors = functools.cache(functools.partial(read_tensors, folder))
+    eyes, mouth = (theirs[table[part]["config"]] for part in ("vision", "text"))
+    prefix, text_prefix = (table[part]["prefix"] for part in ("vision", "text"))
+
+    def seen() -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): array for name, array in tensors().items() if name.startswith(prefix)}
+
+    def written() -> dict[str, np.ndarray]:
+        found = {name: array for name, array in tensors().items() if not name.startswith(prefix)}
+        return {name.removeprefix(text_prefix): array for name, array in found.items()}
+
+    vision_table = read_table(eyes["model_type"], folder, "vision_encoder")
+    vision = _model(folder, vision_table, {}, our_values(vision_table, eyes, folder), seen)
+    text_table = read_table(mouth["model_type"], folder, "decoder")
+    values = our_values(text_table, mouth, folder)
+    special = our_special_tokens(text_table, mouth, theirs, read_generation(folder), where=folder)
+    values["special_tokens"] = {**special, "start_optional": False}
+    values["feature_width"] = width = vision.config.vit.width
+    differs = width != values["width"] and mouth.get("cross_attention_hidden_size") is None
+    values["feature_projection"] = table["projected"] and differs
+    return HubCaptioner(vision, _model(folder, text_table, {}, values, written))
+
+
+def _model(
+    folder: Path,
+    table: Table,
+    theirs: Mapping[str, Any],
+    values: dict[str, Any],
+    read: Callable[[], dict[str, np.ndarray]],
+) -> HubModel:
+    """Makes a model of values that a table gave; `read` gives its tensors."""
     modules = dict(table["modules"])
-    values: dict[str, Any] = {"heads": _pooled_vector(folder)}
-    for ours, name in table["config"].items():
-        if name in theirs and theirs[name] is not None:
-            _put(values, ours, theirs[name])
-    for ours, value in table["fixed"].items():
-        _put(values, ours, value)
-    first_position = 0
-    if "first_position" in table:
-        first_position = values["encoder"]["pad"] + 1
-        values["encoder"]["max_length"] -= first_position
-    if values["encoder"].get("embedding_width") == values["encoder"]["width"]:
-        values["encoder"]["embedding_width"] = None
+    first_position = _complete_encoder(folder, table, values) if table["model"] == "encoder" else 0
     for architecture in theirs.get("architectures") or ():
         for ending, head in table["heads"].items():
             if architecture.endswith(ending):
-                name, completed = _head(head["head"], theirs)
-                values["heads"] = {name: completed}
                 modules |= head["modules"]
-    config = EncoderHeadsConfig.from_dict(values)
+                values |= head.get("fixed", {})
+                if "classes" in head:
+                    values[head["classes"]] = _classes(theirs)
+                if "head" in head:
+                    name, completed = _head(head["head"], theirs)
+                    values["heads"] = {name: completed}
+    config = _CONFIGS[table["model"]].from_dict(values)
+    layers: Any = functools.reduce(getattr, table.get("layers", "encoder.num_layers").split("."), config)
 
     def fill(model: keras.Model, own: Collection[str] = ()) -> None:
-        tensors = _without_prefix(read_tensors(folder), table["prefixes"])
+        tensors = without_prefix(read(), table["prefixes"])
         variables = {path: weight for path, weight in by_path(model.weights).items() if path not in own}
-        layers = dict(_unrolled(modules, config.encoder.num_layers))
-        arrays: dict[str, np.ndarray] = {}
-        for path in variables:
-            layer, _, weight = path.rpartition("/")
-            source = f"{layers.get(layer, layer)}.{_NAMES.get(weight, weight)}"
-            if source not in tensors:
-                continue
-            array = tensors.pop(source)
-            arrays[path] = array.T if weight == "kernel" else array
-            if layer == "positions":
-                arrays[path] = array[first_position:]
+        problems = untied(table, tensors)
+        arrays, others = our_arrays(table, modules, layers, tensors, variables)
+        if first_position and "positions/table" in arrays:
+            arrays["positions/table"] = arrays["positions/table"][first_position:]
         unused = [f"{name}*" for name in table["unused"]]
         if own:  # the checkpoint's heads are not wanted
             unused += [f"{theirs}.*" for head in table["heads"].values() for theirs in head["modules"].values()]
-        arrays |= {name: array for name, array in tensors.items() if not _matches(name, unused)}
-        problems = mismatches(variables, arrays)
+        arrays |= {name: array for name, array in others.items() if not matches(name, unused)}
+        problems += mismatches(variables, arrays)
         if problems:
             raise CheckpointError(f"{folder}: does not fit: {'; '.join(problems)}")
         for path, variable in variables.items():
@@ -161,25 +227,35 @@ def open_hub_folder(folder: Path) -> HubModel:
     return HubModel(config, fill)
 
 
-def _put(values: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-    values[last] = value
+def _complete_encoder(folder: Path, table: Table, values: dict[str, Any]) -> int:
+    """Completes an encoder's values; returns how many positions its checkpoint has before the first token's."""
+    values["heads"] = _pooled_vector(folder)
+    sizes = values["encoder"]
+    if sizes.get("embedding_width") == sizes["width"]:
+        sizes["embedding_width"] = None
+    if "first_position" not in table:
+        return 0
+    first_position = sizes["pad"] + 1
+    sizes["max_length"] -= first_position
+    return first_position
 
 
 def _head(head: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Completes a head by what the checkpoint says of its classes."""
-    names = theirs.get("id2label") or {str(i): f"LABEL_{i}" for i in range(theirs.get("num_labels", 2))}
-    classes = [names[number] for number in sorted(names, key=int)]
     if head["kind"] == "span":
         return "span", dict(head)
+    classes = _classes(theirs)
     kind = head["kind"]
     if kind == "label" and (theirs.get("problem_type") == "regression" or len(classes) == 1):
         return "label", {**head, "kind": "number"}
     if theirs.get("problem_type") == "multi_label_classification":
         kind = "labels"
     return head["kind"], {**head, "kind": kind, "classes": classes}
+
+
+def _classes(theirs: Mapping[str, Any]) -> list[str]:
+    names = theirs.get("id2label") or {str(i): f"LABEL_{i}" for i in range(theirs.get("num_labels", 2))}
+    return [names[number] for number in sorted(names, key=int)]
 
 
 def _pooled_vector(folder: Path) -> dict[str, Any]:
@@ -192,20 +268,3 @@ def _pooled_vector(folder: Path) -> dict[str, Any]:
         if settings.get(name):
             return {"vector": {"kind": "vector", "pooling": ours}}
     raise CheckpointError(f"{pooling}: a pooling that is neither the mean nor the first token's")
-
-
-def _unrolled(modules: Mapping[str, str], layers: int) -> Iterator[tuple[str, str]]:
-    for ours, theirs in modules.items():
-        for i in range(layers if "{i}" in ours else 1):
-            yield ours.replace("{i}", str(i)), theirs.replace("{i}", str(i))
-
-
-def _without_prefix(tensors: Mapping[str, np.ndarray], prefixes: list[str]) -> dict[str, np.ndarray]:
-    pattern = re.compile("|".join(f"^{re.escape(prefix)}" for prefix in prefixes if prefix))
-    renamed = {pattern.sub("", name): array for name, array in tensors.items()}
-    # Very old checkpoints say gamma and beta.
-    return {re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name)): array for name, array in renamed.items()}
-
-
-def _matches(name: str, patterns: list[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

@@ -4,6 +4,7 @@ multi30k/en-de, sst2  the zoo's own TFDS builders: raw files from data_dir or $Z
 tfds:NAME[:SPLIT]     any builder of tensorflow-datasets
 tsv:FILE, jsonl:FILE  the user's own examples, gzipped or not
 toy:NAME              generated on the spot
+A+B                   the training examples of several; the other splits are the first one's
 
 Images stay encoded, or where they are: see zoo/data/captions.py.
 """
@@ -43,6 +44,8 @@ Example = TypeVar("Example", bound=Mapping[str, Any])
 
 _FILES = {"tsv": read_tsv, "jsonl": read_jsonl}
 _PREFIXES = (*_FILES, "tfds", "toy")
+# A plus is also a character of file names, and joins splits of TFDS.
+_JOINT = re.compile(rf"\+(?=({'|'.join(_PREFIXES)}):|({'|'.join(BUILDERS)})(?![^/+]))")
 _TFDS_NAME = re.compile(
     r"(?P<name>[^/:]+)(/(?P<config>[^:]+))?(:(?P<version>[\d*]+\.[\d*]+\.[\d*]+))?(:(?P<split>.+))?"
 )
@@ -58,7 +61,8 @@ def load(
     """Reads one split of a source into memory.
 
     Args:
-        source: "multi30k/en-de", "sst2", "tfds:NAME[:SPLIT]", "tsv:FILE", "jsonl:FILE" or "toy:NAME".
+        source: "multi30k/en-de", "sst2", "tfds:NAME[:SPLIT]", "tsv:FILE", "jsonl:FILE" or "toy:NAME"; or several,
+            "sst2+fdu_mtl": the training examples of all of them, and the other splits of the first.
         split: A split of the source. TFDS builders take slices too ("train[:10%]"); a file is all "train". A SPLIT in
             the source goes before this one.
         data_dir: For the zoo's own builders the folder of the raw files, or its parent; None looks into $ZOO_DATA,
@@ -173,6 +177,10 @@ def _parse(source: str) -> tuple[str, str]:
 
 
 def _open(source: str, data_dir: str | Path | None, fields: Mapping[str, str] | None) -> _Source:
+    joint = _JOINT.search(source)
+    if joint:
+        first, others = source[: joint.start()], source[joint.end() :]
+        return _join(_open(first, data_dir, fields), _open(others, data_dir, fields))
     kind, name = _parse(source)
     fields = fields or None
     if kind in _FILES:
@@ -186,6 +194,15 @@ def _open(source: str, data_dir: str | Path | None, fields: Mapping[str, str] | 
     builder, named_split = _tfds_builder(name, data_dir) if kind == "tfds" else _own_builder(kind, name, data_dir)
     _prepare(source, builder)
     return _Source(builder.info.splits, partial(_read_builder, source, builder, fields), named_split)
+
+
+def _join(first: _Source, others: _Source) -> _Source:
+    def read(split: str) -> list[dict[str, Any]]:
+        if split != "train":
+            return first.read(split)
+        return [example for one in (first, others) for example in one.read(one.named_split or split)]
+
+    return _Source(first.splits, read)
 
 
 def _check_split(source: str, split: str, splits: Collection[str]) -> None:
@@ -226,6 +243,7 @@ def _dev_source(source: str, dev: str) -> str:
 def _own_builder(name: str, config: str, data_dir: str | Path | None) -> tuple["tfds.core.DatasetBuilder", str | None]:
     builder_class = importlib.import_module(BUILDERS[name]).Builder
     configs = builder_class.builder_configs
+    config = config or builder_class.DEFAULT_BUILDER_CONFIG_NAME or ""
     if (configs or config) and config not in configs:
         raise SourceError(f"{name} has no config {config!r}; {nearest(config, configs)}")
     raw_dir = _raw_dir(name, data_dir)

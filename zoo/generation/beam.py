@@ -1,11 +1,12 @@
 """Beam search: keep the likeliest beginnings, freeze what has ended, stop when nothing better can come."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from keras import KerasTensor, ops
 
 IMPOSSIBLE = -1e30
+Form = Literal["gnmt", "power"]
 
 
 class Beams(NamedTuple):
@@ -18,22 +19,43 @@ class Beams(NamedTuple):
     ended_scores: KerasTensor  # (B, K), with length penalty; IMPOSSIBLE where there is none yet
 
 
-def length_penalty(length: int | KerasTensor, alpha: float) -> KerasTensor:
-    """Divides a sequence's score; `length` counts generated tokens. Source: Wu et al. 2016, equation 14."""
-    return ((5.0 + ops.cast(length, "float32")) / 6.0) ** alpha
+def length_penalty(length: int | KerasTensor, alpha: float, form: Form = "gnmt") -> KerasTensor:
+    """Divides a sequence's score; `length` counts all of its tokens but the start token.
+
+    Args:
+        length: Tokens.
+        alpha: Exponent.
+        form: "gnmt" is ((5 + length) / 6) ** alpha, "power" is length ** alpha.
+
+    Source: Wu et al. 2016, equation 14; "power": Jean et al. 2015, as the library transformers has it.
+    """
+    length = ops.cast(length, "float32")
+    return ((5.0 + length) / 6.0 if form == "gnmt" else length) ** alpha
 
 
-def start(sources: int, beams: int, places: int, start_token: int) -> Beams:
-    """Begins a search: one live beam a source, since the others would only repeat it."""
-    first = ops.cast(ops.arange(places) < 1, "int32") * start_token
-    tokens = ops.broadcast_to(first, (sources, beams, places))
+def start(tokens: KerasTensor, beams: int, length: int = 1) -> Beams:
+    """Begins a search: one live beam a source, since the others would only repeat it.
+
+    Args:
+        tokens: int32 (B, L), what each source's targets begin with.
+        beams: K.
+        length: How many of the places are filled.
+    """
+    sources, places = tokens.shape
+    tokens = ops.broadcast_to(tokens[:, None], (sources, beams, places))
     scores = ops.broadcast_to(ops.where(ops.arange(beams) < 1, 0.0, IMPOSSIBLE), (sources, beams))
     return Beams(
-        ops.convert_to_tensor(1, "int32"), tokens, scores, tokens, ops.full((sources, beams), IMPOSSIBLE, "float32")
+        ops.convert_to_tensor(length, "int32"),
+        tokens,
+        scores,
+        tokens,
+        ops.full((sources, beams), IMPOSSIBLE, "float32"),
     )
 
 
-def advance(state: Beams, logits: KerasTensor, end_token: int, alpha: float) -> tuple[Beams, KerasTensor]:
+def advance(
+    state: Beams, logits: KerasTensor, end_token: int, alpha: float, form: Form = "gnmt"
+) -> tuple[Beams, KerasTensor]:
     """Extends every live beam by one token.
 
     The 2K best continuations are looked at: even if K of them end, K stay alive.
@@ -42,7 +64,7 @@ def advance(state: Beams, logits: KerasTensor, end_token: int, alpha: float) -> 
         state: The search.
         logits: (B * K, V), impossible tokens at IMPOSSIBLE.
         end_token: Ends a sequence.
-        alpha: Exponent of the length penalty.
+        alpha, form: The length penalty's.
 
     Returns:
         The next state; and int32 (B * K,), the row that each live beam continues.
@@ -64,7 +86,7 @@ def advance(state: Beams, logits: KerasTensor, end_token: int, alpha: float) -> 
     ends = ops.equal(tokens, end_token)
 
     live_scores, survivors = ops.top_k(ops.where(ends, IMPOSSIBLE, scores), beams)
-    penalized = scores / length_penalty(state.length, alpha)
+    penalized = scores / length_penalty(state.length, alpha, form)
     pool = ops.concatenate([state.ended_scores, ops.where(ends & (scores > IMPOSSIBLE / 2), penalized, IMPOSSIBLE)], 1)
     ended_scores, winners = ops.top_k(pool, beams)
     ended = _pick(ops.concatenate([state.ended, extended], axis=1), winners)
@@ -74,7 +96,7 @@ def advance(state: Beams, logits: KerasTensor, end_token: int, alpha: float) -> 
     return Beams(state.length + 1, _pick(extended, survivors), live_scores, ended, ended_scores), rows
 
 
-def unfinished(state: Beams, limits: KerasTensor, alpha: float) -> KerasTensor:
+def unfinished(state: Beams, limits: KerasTensor, alpha: float, form: Form = "gnmt") -> KerasTensor:
     """Tells which sources' live beams could still enter their n-best list.
 
     A live beam's score only falls; divided by the largest penalty it may reach, it bounds all that may come of it.
@@ -82,12 +104,12 @@ def unfinished(state: Beams, limits: KerasTensor, alpha: float) -> KerasTensor:
     Args:
         state: The search.
         limits: (B,), the most tokens each source may generate.
-        alpha: Exponent of the length penalty.
+        alpha, form: The length penalty's.
 
     Returns:
         Boolean (B,).
     """
-    longest = length_penalty(limits, alpha) if alpha > 0 else length_penalty(state.length, alpha)
+    longest = length_penalty(limits if alpha > 0 else state.length, alpha, form)
     bound = state.live_scores[:, 0] / longest
     return (bound > state.ended_scores[:, -1]) & (state.length <= limits)
 
@@ -98,7 +120,13 @@ def _pick(sequences: KerasTensor, index: KerasTensor) -> KerasTensor:
 
 
 def search(
-    logits_of: Callable, tensors: list[KerasTensor], state: Beams, limits: KerasTensor, end_token: int, alpha: float
+    logits_of: Callable,
+    tensors: list[KerasTensor],
+    state: Beams,
+    limits: KerasTensor,
+    end_token: int,
+    alpha: float,
+    form: Form = "gnmt",
 ) -> Beams:
     """Runs a search to its end.
 
@@ -108,21 +136,21 @@ def search(
         state: Where to begin.
         limits: (B,), the most tokens each source may generate.
         end_token: Ends a sequence.
-        alpha: Exponent of the length penalty.
+        alpha, form: The length penalty's.
 
     Returns:
         The last state, all of its sequences ended.
     """
 
     def go_on(*loop):
-        return ops.any(unfinished(Beams(*loop[:5]), limits, alpha))
+        return ops.any(unfinished(Beams(*loop[:5]), limits, alpha, form))
 
     def body(*loop):
         state = Beams(*loop[:5])
         logits, tensors = logits_of(state, loop[5:])
         # A source that is done stays as it is: what it returns does not depend on the others in its batch.
-        active = unfinished(state, limits, alpha)
-        new, rows = advance(state, logits, end_token, alpha)
+        active = unfinished(state, limits, alpha, form)
+        new, rows = advance(state, logits, end_token, alpha, form)
         new = Beams(
             new.length,
             *(

@@ -1,8 +1,8 @@
 """The parts between attention and a whole model: embeddings, feed-forward networks, blocks and stacks of blocks."""
 
 from zoo.layers.copying import PointerGenerator, PointingDecoder
-from zoo.layers.embedding import TokenEmbedding
-from zoo.layers.feedforward import FeedForward
+from zoo.layers.embedding import LogitBias, TokenEmbedding
+from zoo.layers.feedforward import FeedForward, gelu_tanh, get_activation
 from zoo.layers.packing import PackedMask, Segments
 from zoo.layers.pooling import KeyMask, MeanPooling
 from zoo.layers.transformer import BlockCache, Decoder, DecoderBlock, Encoder, EncoderBlock
@@ -26,6 +26,7 @@ __all__ = [
     "FeedForward",
     "GridPositions",
     "KeyMask",
+    "LogitBias",
     "MeanPooling",
     "PackedMask",
     "PatchEmbedding",
@@ -35,4 +36,6 @@ __all__ = [
     "SinusoidalGrid",
     "StoredNormalization",
     "TokenEmbedding",
+    "gelu_tanh",
+    "get_activation",
 ]

@@ -1,7 +1,7 @@
 """From token ids to vectors and back to logits."""
 
 import keras
-from keras import KerasTensor
+from keras import KerasTensor, ops
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -41,3 +41,24 @@ class TokenEmbedding(keras.layers.ReversibleEmbedding):
         config = super().get_config()
         sizes = {"vocabulary_size": config.pop("input_dim"), "width": config.pop("output_dim")}
         return {**sizes, **config, "scale": self.scale}
+
+
+@keras.saving.register_keras_serializable("zoo")
+class LogitBias(keras.layers.Layer):
+    """Adds one learned number a token to logits.
+
+    Call args:
+        logits: (B, T, V).
+
+    Returns:
+        (B, T, V).
+    """
+
+    def build(self, logits_shape):
+        self.bias = self.add_weight(shape=(logits_shape[-1],), initializer="zeros", name="bias")
+
+    def call(self, logits: KerasTensor) -> KerasTensor:
+        return logits + ops.cast(self.bias, logits.dtype)
+
+    def compute_output_shape(self, logits_shape):
+        return logits_shape

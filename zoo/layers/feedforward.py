@@ -1,4 +1,7 @@
-"""The position-wise feed-forward network."""
+"""The position-wise feed-forward network, and activations by name."""
+
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import KerasTensor
@@ -7,12 +10,23 @@ from zoo.attention import Dropout
 
 
 @keras.saving.register_keras_serializable("zoo")
+def gelu_tanh(x: KerasTensor) -> KerasTensor:
+    """Approximates gelu by a hyperbolic tangent, as GPT-2 does. Source: Hendrycks & Gimpel 2016, section 2."""
+    return keras.activations.gelu(x, approximate=True)
+
+
+def get_activation(activation: Any) -> Callable:
+    """Returns an activation by its name: "gelu_tanh", or any that Keras knows."""
+    return gelu_tanh if activation == "gelu_tanh" else keras.activations.get(activation)
+
+
+@keras.saving.register_keras_serializable("zoo")
 class FeedForward(keras.layers.Layer):
     """Widens each position, applies a nonlinearity and narrows it again.
 
     Args:
         hidden_dim: Width between the two projections.
-        activation: Any Keras activation by name: "relu", "gelu", "silu" ...
+        activation: "gelu_tanh", or any Keras activation by name: "relu", "gelu", "silu" ...
         gated: Multiplies the activation by a second projection (GLU: gelu gives GEGLU, silu gives SwiGLU).
         dropout: Share of hidden elements dropped while training.
 
@@ -28,7 +42,7 @@ class FeedForward(keras.layers.Layer):
     def __init__(self, hidden_dim: int, activation: str = "relu", gated: bool = False, dropout: float = 0.0, **kwargs):
         super().__init__(**kwargs)
         self.hidden_dim = hidden_dim
-        self.activation = keras.activations.get(activation)
+        self.activation = get_activation(activation)
         self.gated = gated
         self.hidden = keras.layers.Dense(hidden_dim, name="hidden", dtype=self.dtype_policy)
         self.gate = keras.layers.Dense(hidden_dim, name="gate", dtype=self.dtype_policy) if gated else None

@@ -131,6 +131,8 @@ class EncoderBlock(Block):
 class DecoderBlock(Block):
     """Self-attention, cross-attention to a memory and a feed-forward network; the arguments are Block's.
 
+    A block that is built without a memory has no cross-attention: that of a language model.
+
     Call args:
         x: (B, T, D).
         memory: (B, S, any width); with a cache, which holds its projections, it is not looked at.
@@ -141,18 +143,20 @@ class DecoderBlock(Block):
     Returns:
         (B, T, D).
 
-    Source: Vaswani et al. 2017, section 3.1.
+    Source: Vaswani et al. 2017, section 3.1; without a memory: Radford et al. 2018, section 3.1.
     """
 
-    def build(self, x_shape, memory_shape):
+    def build(self, x_shape, memory_shape=None):
         self.self_attention = self._attention(x_shape[-1], "self_attention")
         self.self_attention_norm = self._norm("self_attention_norm")
-        self.cross_attention = self._attention(x_shape[-1], "cross_attention")
-        self.cross_attention_norm = self._norm("cross_attention_norm")
         for layer in (self.self_attention, self.self_attention_norm, self.feedforward, self.feedforward_norm):
             layer.build(x_shape)
-        self.cross_attention.build(x_shape, memory_shape)
-        self.cross_attention_norm.build(x_shape)
+        self.cross_attention: MultiHeadAttention | None = None
+        if memory_shape is not None:
+            self.cross_attention = self._attention(x_shape[-1], "cross_attention")
+            self.cross_attention_norm = self._norm("cross_attention_norm")
+            self.cross_attention.build(x_shape, memory_shape)
+            self.cross_attention_norm.build(x_shape)
 
     def call(
         self,
@@ -165,23 +169,27 @@ class DecoderBlock(Block):
         training: bool | None = None,
     ) -> KerasTensor:
         self_cache, cross_cache = cache or (None, None)
+        cross_attention = self.cross_attention
 
         def attend_to_self(x):
             return self.self_attention(x, attention_mask=self_mask, cache=self_cache, training=training)
-
-        def attend_to_memory(x):
-            return self.cross_attention(x, memory, cross_mask, cache=cross_cache, training=training)
 
         def feed_forward(x):
             return self.feedforward(x, training=training)
 
         x = self._residual(x, self.self_attention_norm, attend_to_self, training)
-        x = self._residual(x, self.cross_attention_norm, attend_to_memory, training)
+        if cross_attention is not None:
+
+            def attend_to_memory(x):
+                return cross_attention(x, memory, cross_mask, cache=cross_cache, training=training)
+
+            x = self._residual(x, self.cross_attention_norm, attend_to_memory, training)
         return self._residual(x, self.feedforward_norm, feed_forward, training)
 
-    def make_cache(self, memory: KerasTensor, batch: int, max_length: int) -> BlockCache:
-        """Projects the memory and makes room for `max_length` tokens in `batch` rows."""
-        return BlockCache(self.self_attention.empty_cache(batch, max_length), self.cross_attention.memory_cache(memory))
+    def make_cache(self, memory: KerasTensor | None, batch: int, max_length: int) -> BlockCache:
+        """Projects the memory, where there is one, and makes room for `max_length` tokens in `batch` rows."""
+        projected = None if self.cross_attention is None else self.cross_attention.memory_cache(memory)
+        return BlockCache(self.self_attention.empty_cache(batch, max_length), projected)
 
 
 class Stack(keras.layers.Layer):
@@ -256,7 +264,7 @@ class Decoder(Stack):
 
     block_class = DecoderBlock
 
-    def build(self, x_shape, memory_shape):
+    def build(self, x_shape, memory_shape=None):
         self._build(x_shape, memory_shape)
 
     def call(
@@ -274,7 +282,7 @@ class Decoder(Stack):
             x = block(x, memory, self_mask, cross_mask, cache=block_cache, training=training)
         return x if self.final_norm is None else self.final_norm(x)
 
-    def make_cache(self, memory: KerasTensor, batch: int, max_length: int) -> list[BlockCache]:
+    def make_cache(self, memory: KerasTensor | None, batch: int, max_length: int) -> list[BlockCache]:
         """Makes one BlockCache a block: see DecoderBlock.make_cache."""
         return [block.make_cache(memory, batch, max_length) for block in self.blocks]
 

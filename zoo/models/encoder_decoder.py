@@ -1,7 +1,6 @@
 """encoder_decoder: the transformer of "Attention Is All You Need", for text to text."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
@@ -19,7 +18,7 @@ from zoo.layers import (
     Segments,
     TokenEmbedding,
 )
-from zoo.models.functional import Functional
+from zoo.models.generative import Generative
 
 PAD, START, END = 0, 1, 2
 
@@ -83,28 +82,14 @@ class EncoderDecoderConfig(Config):
 
 
 @keras.saving.register_keras_serializable("zoo")
-class EncoderDecoder(Functional):
+class EncoderDecoder(Generative):
     """A functional model from {"source", "target"} to logits, which can also be run half by half.
 
-    `encode` and `decode` are the very functions that the functional model was built from, so training and
-    generation share one forward path:
-
-        encode(source) -> memory, memory_segments
-        decode(target, memory, memory_segments) -> logits
-        start_cache(memory, batch, max_length) -> cache
-        decode(target, None, memory_segments, cache=cache, position=t) -> logits, the cache updated in place
-
-    Where tokens are copied, more of the source than segments travels with the memory.
+    Where tokens are copied, more than segments travels in what encode() and decode() call memory_segments.
     """
 
     config_class = EncoderDecoderConfig
     config: EncoderDecoderConfig
-
-    def __init__(self, *args, encode: Callable, decode: Callable, start_cache: Callable, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.encode = encode
-        self.decode = decode
-        self.start_cache = start_cache
 
     @classmethod
     def build_from(cls, config: EncoderDecoderConfig, name: str) -> "EncoderDecoder":

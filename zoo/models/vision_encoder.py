@@ -78,6 +78,7 @@ class VisionEncoderConfig(Config):
             concatenated on the finest grid.
         pooling: "none" gives the grid; "first" the class token's features and "mean" those of all places but the class
             token's, averaged.
+        classes: Names of the classes that a last layer over pooled features tells apart; none for the features.
         vit: Sizes, for kind "vit".
     """
 
@@ -85,6 +86,7 @@ class VisionEncoderConfig(Config):
     image_size: tuple[int, int] = (224, 224)
     stages: tuple[str, ...] = ("last",)
     pooling: Literal["none", "first", "mean"] = "none"
+    classes: tuple[str, ...] = ()
     vit: ViTConfig = ViTConfig()
 
     def __post_init__(self):
@@ -98,11 +100,13 @@ class VisionEncoderConfig(Config):
             raise ConfigError(f"stages: {list(self.stages)}; it takes {'[last]' if self.kind == 'vit' else 'some'}")
         if self.pooling == "first" and not (self.kind == "vit" and self.vit.class_token):
             raise ConfigError("pooling: 'first'; it takes a class token, which only kind 'vit' may have")
+        if self.classes and self.pooling == "none":
+            raise ConfigError(f"classes: {len(self.classes)} of them with pooling 'none'; it takes 'first' or 'mean'")
 
 
 @keras.saving.register_keras_serializable("zoo")
 class VisionEncoder(Functional):
-    """A functional model from images (B, height, width, 3) to features (B, S, E), or pooled (B, E).
+    """A functional model from images (B, height, width, 3) to features (B, S, E), pooled (B, E), or to logits.
 
     Attributes:
         grid: Height and width of the grid that S goes through row by row.
@@ -132,7 +136,8 @@ def vision_encoder(config: VisionEncoderConfig, name: str = "vision_encoder") ->
         name: The Keras model's name.
 
     Returns:
-        A model from float images (B, height, width, 3), prepared as the kind's weights expect them, to (B, S, E).
+        A model from float images (B, height, width, 3), prepared as the kind's weights expect them, to (B, S, E); with
+        pooling to (B, E), and with classes to logits (B, classes).
 
     Raises:
         ConfigError: If a stage is not known, or stages do not fit on one grid.
@@ -155,6 +160,7 @@ def vision_encoder(config: VisionEncoderConfig, name: str = "vision_encoder") ->
         outputs = keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="pooling")(features)
     else:
         outputs = keras.layers.Reshape((grid[0] * grid[1], features.shape[-1]), name="features")(features)
+    outputs = _classified(config, outputs)
     return VisionEncoder(inputs=images, outputs=outputs, name=name, config=config, grid=grid, backbone=backbone)
 
 
@@ -181,7 +187,12 @@ def _vit(config: VisionEncoderConfig, images: KerasTensor, name: str) -> VisionE
         features = features[:, 0]
     elif config.pooling == "mean":
         features = keras.layers.GlobalAveragePooling1D(data_format="channels_last", name="pooling")(features[:, extra:])
-    return VisionEncoder(inputs=images, outputs=features, name=name, config=config, grid=grid, extra=extra)
+    outputs = _classified(config, features)
+    return VisionEncoder(inputs=images, outputs=outputs, name=name, config=config, grid=grid, extra=extra)
+
+
+def _classified(config: VisionEncoderConfig, features: KerasTensor) -> KerasTensor:
+    return keras.layers.Dense(len(config.classes), name="logits")(features) if config.classes else features
 
 
 def _joined(config: VisionEncoderConfig, found: dict[str, KerasTensor]) -> KerasTensor:

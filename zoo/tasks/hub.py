@@ -2,11 +2,18 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from zoo.checkpoints import CheckpointError
-from zoo.checkpoints.hub import open_hub_folder
+from zoo.checkpoints.hub import open_hub_captioner, open_hub_folder, read_generation
+from zoo.data.hub_images import read_image_config
+from zoo.data.images import ImageConfig
 from zoo.data.texts import TextTokenizer
-from zoo.models.encoder import HeadConfig
+from zoo.data.tokenizers import Tokenizer
+from zoo.generation import GenerationConfig
+from zoo.models.decoder import DecoderModel, decoder
+from zoo.models.encoder import EncoderHeadsConfig, HeadConfig
+from zoo.models.vision_encoder import VisionEncoder, vision_encoder
 from zoo.tasks import task_class
 from zoo.tasks.task import Task
 from zoo.tasks.text import VOCABULARY, TextTask
@@ -20,6 +27,8 @@ _TASKS = {
     "span": "question_answering",
     "vector": "embedding",
 }
+# Tokens of a generated text where a checkpoint says no number, the first one included: as transformers has it.
+_LONGEST = 20
 
 
 def load_hub(folder: Path) -> Task:
@@ -35,6 +44,8 @@ def load_hub(folder: Path) -> Task:
         CheckpointError: If the family is not known, the weights do not fit, or there is no tokenizer.
     """
     hub = open_hub_folder(folder)
+    if not isinstance(hub.config, EncoderHeadsConfig):
+        raise CheckpointError(f"{folder}: no task for it; zoo.checkpoints.hub.open_hub_folder() gives its model")
     if not (folder / VOCABULARY).is_file():
         raise CheckpointError(f"{folder}: no {VOCABULARY}")
     config = hub.config
@@ -46,3 +57,65 @@ def load_hub(folder: Path) -> Task:
     task = kind(recipe, TextTokenizer.load(folder / VOCABULARY))
     hub.fill(task.model)
     return task
+
+
+class CaptionerParts(NamedTuple):
+    """A captioner of the hub, taken apart.
+
+    Attributes:
+        vision: Sees: from prepared images to features; of its places the first vision.extra are no part of the grid.
+        text: Writes: a decoder over these features, for a Generator.
+        tokenizer: Reads beginnings and writes captions.
+        images: How images are prepared.
+        generation: How captions are found, as the checkpoint says; where it is silent, as the zoo does.
+    """
+
+    vision: VisionEncoder
+    text: DecoderModel
+    tokenizer: Tokenizer
+    images: ImageConfig
+    generation: GenerationConfig
+
+
+def load_hub_captioner(folder: Path) -> CaptionerParts:
+    """Loads a vision encoder and a text decoder that were trained together.
+
+    Args:
+        folder: Holds config.json, preprocessor_config.json, tokenizer.json and weights.
+
+    Raises:
+        CheckpointError: If the family is not known, the weights do not fit, or there is no tokenizer.
+        ConfigError: If images are prepared in a way that is not known.
+    """
+    hub = open_hub_captioner(folder)
+    if not (folder / VOCABULARY).is_file():
+        raise CheckpointError(f"{folder}: no {VOCABULARY}")
+    images = read_image_config(folder, hub.vision.config.image_size)
+    vision, text = vision_encoder(hub.vision.config), decoder(hub.text.config)
+    hub.vision.fill(vision)
+    hub.text.fill(text)
+    tokenizer = Tokenizer.load(folder / VOCABULARY)
+    return CaptionerParts(vision, text, tokenizer, images, generation_config(folder))
+
+
+# Our field -> theirs.
+_GENERATION = {
+    "beams": "num_beams",
+    "length_penalty": "length_penalty",
+    "no_repeat_ngram": "no_repeat_ngram_size",
+    "sample": "do_sample",
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+}
+
+
+def generation_config(folder: Path) -> GenerationConfig:
+    """Reads how a hub folder's model generates; without the first token, which theirs count and ours do not."""
+    theirs = {name: value for name, value in read_generation(folder).items() if value is not None}
+    values: dict[str, Any] = {ours: theirs[name] for ours, name in _GENERATION.items() if name in theirs}
+    if values.get("sample"):
+        values["beams"] = 1
+    values["min_length"] = max(0, theirs.get("min_length", 0) - 1)
+    values["max_length"] = theirs.get("max_new_tokens", theirs.get("max_length", _LONGEST) - 1)
+    return GenerationConfig.from_dict({**values, "length_penalty_form": "power"})

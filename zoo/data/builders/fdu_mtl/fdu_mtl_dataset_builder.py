@@ -1,8 +1,10 @@
 """FDU-MTL as a tensorflow-datasets builder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
+
+import tensorflow_datasets as tfds
 
 from zoo.data.builders.labelled import POLARITY, LabelledBuilder, Row, named, numbered, table
 from zoo.data.files import SourceError
@@ -16,6 +18,8 @@ sports_outdoors toys_games video
 
 class Builder(LabelledBuilder):
     """Reviews, {"text": ..., "label": "positive" or "negative", "domain": "books"}, of 16 domains.
+
+    "fdu_mtl" is all of them, "fdu_mtl/books" one, and "fdu_mtl/without_MR" those that share nothing with SST-2.
 
     Source: Liu et al. 2017, Adversarial Multi-task Learning for Text Classification.
     """
@@ -39,6 +43,12 @@ Licence: the repository's MIT licence is for its code; no licence is stated for 
 """
     HOMEPAGE = "https://github.com/ccsasuke/man"
     RELEASE_NOTES: ClassVar = {"1.0.0": "Upstream commit b57b4c14340d."}
+    BUILDER_CONFIGS: ClassVar = [
+        tfds.core.BuilderConfig(name="all", description="All domains."),
+        tfds.core.BuilderConfig(name="without_MR", description="All domains but MR."),
+        *(tfds.core.BuilderConfig(name=name, description=f"The domain {name}.") for name in _DOMAINS.split()),
+    ]
+    DEFAULT_BUILDER_CONFIG_NAME = "all"
     CLASSES: ClassVar = {"text": None, "label": ("negative", "positive"), "domain": tuple(_DOMAINS.split())}
     FILES: ClassVar = {"train": "train.tsv.gz", "test": "test.tsv.gz"}
     URLS: ClassVar = {
@@ -61,3 +71,8 @@ Licence: the repository's MIT licence is for its code; no licence is stated for 
                 label = named(where, "label", label, POLARITY)
                 if text.strip():
                     yield where, {"text": text.strip(), "label": label, "domain": domain}
+
+    def _checked(self, split: str, rows: Iterable[Row]) -> list[dict[str, str]]:
+        config = self.builder_config.name
+        domains = {"all": _DOMAINS.split(), "without_MR": _DOMAINS.split()[1:]}.get(config, [config])
+        return [example for example in super()._checked(split, rows) if example["domain"] in domains]

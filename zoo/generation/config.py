@@ -1,0 +1,56 @@
+"""How a target is found: the settings of a search or of draws."""
+
+import dataclasses
+from typing import Literal
+
+from zoo.config import Config, ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationConfig(Config):
+    """How a target is found.
+
+    Args:
+        beams: Width of the beam search; 1 is greedy.
+        length_penalty: Exponent of the beam search's length penalty; 0 compares plain log-probabilities.
+        length_penalty_form: "gnmt" divides by ((5 + length) / 6) ** length_penalty, "power" by length **
+            length_penalty, as transformers does; length counts all tokens of a target.
+        max_length: Most target tokens, end token included; where None, twice the source and 10 more.
+        min_length: Fewest target tokens before the end token.
+        no_repeat_ngram: No n-gram of this length occurs twice in a target; 0 allows all.
+        n_best: How many hypotheses are returned for a source; at most `beams`, or any number of samples.
+        sample: Draws tokens instead of searching; with `temperature`, `top_k` (0: all) and `top_p`.
+        temperature: Divides the logits when sampling.
+        top_k: Draws among this many likeliest tokens.
+        top_p: Draws among the likeliest tokens that together have this probability.
+        seed: Of the draws.
+    """
+
+    beams: int = 4
+    length_penalty: float = 1.0
+    length_penalty_form: Literal["gnmt", "power"] = "gnmt"
+    max_length: int | None = None
+    min_length: int = 0
+    no_repeat_ngram: int = 0
+    n_best: int = 1
+    sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.beams < 1 or self.n_best < 1:
+            raise ConfigError(f"beams, n_best: {self.beams}, {self.n_best}; both are at least 1")
+        if not self.sample and self.n_best > self.beams:
+            raise ConfigError(f"n_best: {self.n_best} hypotheses of {self.beams} beams; it is at most `beams`")
+        if self.sample and self.beams > 1:
+            raise ConfigError(f"beams: {self.beams} with sample=true; sampling takes beams=1")
+        if self.temperature <= 0 or not 0 < self.top_p <= 1:
+            raise ConfigError(f"temperature, top_p: {self.temperature}, {self.top_p}; above 0, and top_p at most 1")
+        for name in ("min_length", "no_repeat_ngram", "top_k", "seed"):
+            if not 0 <= getattr(self, name) < 2**31:
+                raise ConfigError(f"{name}: {getattr(self, name)}; it lies from 0 up to, not including, 2**31")
+        if self.max_length is not None and self.max_length < 1:
+            raise ConfigError(f"max_length: {self.max_length}; it is at least 1, for the end token")
