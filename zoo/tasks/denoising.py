@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -56,9 +57,10 @@ class Denoising(TextToText[DenoisingRecipe]):
 
     recipe_class = DenoisingRecipe
 
-    def __init__(self, recipe: DenoisingRecipe, tokenizer: Tokenizer, *others: Any):
-        super().__init__(recipe, tokenizer, *(others or (tokenizer,)))
-        self.kinds = TokenKinds.of(tokenizer)
+    @cached_property
+    def kinds(self) -> TokenKinds:
+        """What corruption must know of the vocabulary."""
+        return TokenKinds.of(self.source_tokenizer)
 
     @classmethod
     def from_examples(cls, recipe: DenoisingRecipe, examples: Sequence[Mapping[str, Any]]) -> Self:

@@ -73,7 +73,7 @@ class TextToText(Task[Recipe]):
     Args:
         recipe: The recipe.
         source_tokenizer: Reads sources.
-        target_tokenizer: Writes targets; the same object where the two sides share a vocabulary.
+        target_tokenizer: Writes targets; None, or the same object, where the two sides share a vocabulary.
         card: See Task.
     """
 
@@ -83,9 +83,10 @@ class TextToText(Task[Recipe]):
         self,
         recipe: Recipe,
         source_tokenizer: Tokenizer,
-        target_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer | None = None,
         card: Mapping[str, Any] | None = None,
     ):
+        target_tokenizer = target_tokenizer or source_tokenizer
         separate = recipe.model.target_vocabulary_size is not None
         model = dataclasses.replace(
             recipe.model,
