@@ -74,6 +74,16 @@ def _load(name: str) -> Any:
     return zoo.load(name)
 
 
+def _task_of(name: str) -> Any:
+    """Finds the class of a task, or of a preset's task, without loading a model."""
+    from zoo.presets import find, read_card
+    from zoo.tasks import TASKS, task_class
+
+    task = name if name in TASKS else read_card(find(name))["recipe"]["task"]
+    _import_backend()
+    return task_class(task)
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line, as for every other error."""
 
@@ -106,10 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_set(sub, "a field of the generation settings, for example beams=1")
 
     sub = command(evaluate, "evaluate", "Scores a preset on labelled data; prints JSON with --json.")
-    sub.add_argument("preset", help="a shipped preset or a folder")
+    sub.add_argument("preset", help="a shipped preset or a folder; with --baseline also a task")
     _add_data(sub, required=True)
     sub.add_argument("--split", help="the split (default: test; all of a file)")
     sub.add_argument("--limit", type=int, help="only the first N examples")
+    sub.add_argument("--baseline", metavar="NAME", help="scores lead-3, longest-3 ... instead of a model's summaries")
     sub.add_argument("--json", action="store_true", help="prints JSON")
     _add_window(sub)
     _add_set(sub, "a field of the generation settings, for example beams=1")
@@ -262,15 +273,18 @@ def predict(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> None:
     import zoo
 
-    task = _load(options.preset)
-    settings = task.settings(options.set)
+    task = _task_of(options.preset) if options.baseline else _load(options.preset)
+    settings = {"baseline": options.baseline} if options.baseline else task.settings(options.set)
     split = options.split or ("train" if options.data.startswith(("tsv:", "jsonl:")) else "test")
     examples = zoo.data.load(options.data, split, data_dir=options.data_dir, fields=_fields(options))
     if options.limit is not None:
         if options.limit < 1:
             raise ConfigError(f"--limit {options.limit}: it is at least 1")
         examples = examples[: options.limit]
-    metrics = task.evaluate(examples, **settings)
+    if options.baseline:
+        metrics = task.evaluate_baseline(options.baseline, examples)
+    else:
+        metrics = task.evaluate(examples, **settings)
     signatures = metrics.pop("signatures", {})
     report = {
         "preset": options.preset,

@@ -1,7 +1,7 @@
 """From token pairs to batches of a few fixed shapes."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -169,3 +169,44 @@ class PairBatches:
         used = sum(self.lengths[row].sum() for _, rows in plan for row in rows)
         places = sum(self.batch_rows[bucket] * sum(self.config.buckets[bucket]) for bucket, _ in plan)
         return 1 - float(used) / places
+
+
+class ChangingPairBatches:
+    """Batches of packed token pairs that are others in every pass; seed and pass alone decide which.
+
+    Args:
+        pairs: Makes the pairs of a pass, with a Generator that decides how they are changed, or with None where they
+            are to be as they are at first.
+        config: The layout: see PairBatches.
+        seed: Decides pairs and order, together with the epoch's number.
+
+    Raises:
+        ValueError: If no pair of the first pass fits.
+    """
+
+    def __init__(
+        self, pairs: Callable[[np.random.Generator | None], Sequence[Pair]], config: BatchingConfig, seed: int = 0
+    ):
+        self.pairs = pairs
+        self.config = config
+        self.seed = seed
+        self._latest: tuple[int | None, PairBatches] = (0, self._make(0))
+
+    def pass_of(self, epoch: int | None) -> PairBatches:
+        """Returns the batches of one pass; the latest one is kept."""
+        if self._latest[0] != epoch:
+            self._latest = epoch, self._make(epoch)
+        return self._latest[1]
+
+    def _make(self, epoch: int | None) -> PairBatches:
+        # A seed of its own: how a pair is changed says nothing of where it stands.
+        random = None if epoch is None else np.random.default_rng((self.seed, epoch, 1))
+        return PairBatches(self.pairs(random), self.config, self.seed)
+
+    def plan(self, epoch: int | None) -> list[tuple[int, list[list[int]]]]:
+        """Lays out one pass: see PairBatches.plan."""
+        return self.pass_of(epoch).plan(epoch)
+
+    def epoch(self, epoch: int | None, start: int = 0) -> Iterator[dict]:
+        """Yields the batches of one pass: see PairBatches.epoch."""
+        return self.pass_of(epoch).epoch(epoch, start)

@@ -84,34 +84,10 @@ class Tokenizer:
     @staticmethod
     def _learn(texts: Sequence[str], size: int, alphabet: int, special: Sequence[str]) -> tokenizers.Tokenizer:
         """Learns up to `size` tokens, of which up to `alphabet` single characters."""
-        # What stands between two special tokens is normalized by itself: there, the space at its beginning counts, and
-        # a word that follows a special token, or a line feed, directly is made to look like any other word.
-        ends = [normalizers.Strip(left=False), normalizers.Replace(Regex(r"\A(?=\w)"), " ")]
-        scheme = "never" if special else "always"
         tokenizer = tokenizers.Tokenizer(models.BPE(unk_token=UNKNOWN))
-        tokenizer.normalizer = normalizers.Sequence(
-            [
-                normalizers.Nmt(),
-                normalizers.NFC(),
-                normalizers.Replace(Regex(CONTROL), ""),
-                normalizers.Replace(Regex(r"\s+"), " "),
-                *(ends if special else [normalizers.Strip()]),
-            ]
-        )
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Metaspace(prepend_scheme=scheme), pre_tokenizers.Punctuation("isolated")]
-        )
-        tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+        _set_up(tokenizer, special)
         if special:
             texts = [text for whole in texts for text in _between(whole, special)]
-            tokenizer.decoder = decoders.Sequence(
-                [
-                    *(decoders.Replace(_exactly(token), SPACE + token) for token in special if token != LINE),
-                    tokenizer.decoder,
-                    decoders.Fuse(),
-                    decoders.Replace(f"{LINE} ", LINE),
-                ]
-            )
         # The trainer's own cut through equally frequent characters falls otherwise in every run.
         counts = Counter(SPACE)
         for text in texts:
@@ -127,8 +103,7 @@ class Tokenizer:
             show_progress=False,
         )
         tokenizer.train_from_iterator(texts, trainer)
-        # For the library they are not special: those are not found in texts, and not written out.
-        tokenizer.add_tokens([AddedToken(token, lstrip=True, normalized=False) for token in special])
+        _add(tokenizer, special)
         return tokenizer
 
     @classmethod
@@ -140,6 +115,15 @@ class Tokenizer:
         """Writes a tokenizer.json, whole or not at all."""
         with replacing(path) as temporary:
             temporary.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
+
+    def with_special(self, special: Sequence[str]) -> "Tokenizer":
+        """Returns a tokenizer that knows more special tokens: see train(). Their ids follow those that there are."""
+        tokenizer = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        new = [token for token in special if tokenizer.token_to_id(token) is None]
+        if new:
+            _set_up(tokenizer, [*self.special, *new])
+            _add(tokenizer, new)
+        return Tokenizer(tokenizer)
 
     @property
     def library_tokenizer(self) -> tokenizers.Tokenizer:
@@ -178,6 +162,43 @@ class Tokenizer:
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Turns token ids into texts; special tokens are left out."""
         return self._tokenizer.decode_batch([list(map(int, row)) for row in ids], skip_special_tokens=True)
+
+
+def _set_up(tokenizer: tokenizers.Tokenizer, special: Sequence[str]) -> None:
+    """Says what happens to a text before and after byte-pair encoding."""
+    # What stands between two special tokens is normalized by itself: there, the space at its beginning counts, and
+    # a word that follows a special token, or a line feed, directly is made to look like any other word.
+    ends = [normalizers.Strip(left=False), normalizers.Replace(Regex(r"\A(?=\w)"), " ")]
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Nmt(),
+            normalizers.NFC(),
+            normalizers.Replace(Regex(CONTROL), ""),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            *(ends if special else [normalizers.Strip()]),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="never" if special else "always"),
+            pre_tokenizers.Punctuation("isolated"),
+        ]
+    )
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    if special:
+        tokenizer.decoder = decoders.Sequence(
+            [
+                *(decoders.Replace(_exactly(token), SPACE + token) for token in special if token != LINE),
+                tokenizer.decoder,
+                decoders.Fuse(),
+                decoders.Replace(f"{LINE} ", LINE),
+            ]
+        )
+
+
+def _add(tokenizer: tokenizers.Tokenizer, special: Sequence[str]) -> None:
+    # For the library they are not special: those are not found in texts, and not written out.
+    tokenizer.add_tokens([AddedToken(token, lstrip=True, normalized=False) for token in special])
 
 
 def _exactly(token: str) -> Regex:

@@ -309,3 +309,8 @@ class Decoder(Stack):
     def make_cache(self, memory: KerasTensor | None, batch: int, max_length: int) -> list[BlockCache]:
         """Makes one BlockCache a block: see DecoderBlock.make_cache."""
         return [block.make_cache(memory, batch, max_length) for block in self.blocks]
+
+    @property
+    def pointer(self) -> str:
+        """The path of the last block's cross-attention: where its maps are found."""
+        return self.blocks[-1].cross_attention.path

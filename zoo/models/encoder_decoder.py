@@ -1,14 +1,24 @@
 """encoder_decoder: the transformer of "Attention Is All You Need", for text to text, and those that came of it."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 from keras import KerasTensor, ops
 
 from zoo.attention import Dropout, Learned, RelativeBias, Sinusoidal, masks
 from zoo.config import Config, ConfigError
-from zoo.layers import BlockCache, Decoder, Encoder, LogitBias, PackedMask, Segments, TokenEmbedding
+from zoo.layers import (
+    BlockCache,
+    Decoder,
+    Encoder,
+    LogitBias,
+    PackedMask,
+    PointerGenerator,
+    PointingDecoder,
+    Segments,
+    TokenEmbedding,
+)
 from zoo.models.generative import Generative, SpecialTokens
 
 PAD, START, END = 0, 1, 2
@@ -47,6 +57,8 @@ class EncoderDecoderConfig(Config):
         special_tokens: Tokens that are no words.
         dropout: Of embeddings and sublayer outputs.
         attention_dropout, feedforward_dropout: Of attention weights, and of the feed-forward networks' hidden layer.
+        copying: Whether tokens of the source can be copied. Instead of logits the model then gives log-probabilities,
+            which are logits as good as any: see PointerGenerator.
     """
 
     vocabulary_size: int = 8000
@@ -80,6 +92,7 @@ class EncoderDecoderConfig(Config):
     dropout: float = 0.1
     attention_dropout: float = 0.0
     feedforward_dropout: float = 0.0
+    copying: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -87,6 +100,13 @@ class EncoderDecoderConfig(Config):
             heads = getattr(self, name)
             if self.head_dim is None and heads is not None and self.width % heads:
                 raise ConfigError(f"{name}: {heads} does not divide width {self.width}")
+        if self.copying and self.target_vocabulary_size is not None:
+            raise ConfigError(
+                f"target_vocabulary_size: {self.target_vocabulary_size}; with copying, source and target share one "
+                "vocabulary: null"
+            )
+        if self.copying and not self.num_decoder_layers:
+            raise ConfigError("num_decoder_layers: 0; with copying it is at least 1, which looks at the source")
 
     @property
     def block(self) -> dict:
@@ -106,7 +126,10 @@ class EncoderDecoderConfig(Config):
 
 @keras.saving.register_keras_serializable("zoo")
 class EncoderDecoder(Generative):
-    """A functional model from {"source", "target"} to logits, which can also be run half by half."""
+    """A functional model from {"source", "target"} to logits, which can also be run half by half.
+
+    Where tokens are copied, more than segments travels in what encode() and decode() call memory_segments.
+    """
 
     config_class = EncoderDecoderConfig
     config: EncoderDecoderConfig
@@ -130,8 +153,8 @@ def encoder_decoder(config: EncoderDecoderConfig, name: str = "encoder_decoder")
     Returns:
         A model from {"source": int (B, S), "target": int (B, T)} to logits (B, T, V).
 
-    Source: Vaswani et al. 2017; tied embeddings: Press & Wolf 2017; relative positions: Raffel et al. 2020,
-        section 2.1; normalized embeddings: Lewis et al. 2020.
+    Source: Vaswani et al. 2017; tied embeddings: Press & Wolf 2017; copying: See et al. 2017, section 2.2; relative
+        positions: Raffel et al. 2020, section 2.1; normalized embeddings: Lewis et al. 2020.
     """
     # === Layers ===
     special = config.special_tokens
@@ -154,27 +177,34 @@ def encoder_decoder(config: EncoderDecoderConfig, name: str = "encoder_decoder")
     decoder_mask = PackedMask(causal=True, name="decoder_mask")
     memory_mask = PackedMask(name="memory_mask")
     encoder = Encoder(config.num_encoder_layers, _with_bias(config, config.block, True), name="encoder")
-    decoder = Decoder(config.num_decoder_layers, _with_bias(config, config.decoder_block, False), name="decoder")
+    decoder_class = PointingDecoder if config.copying else Decoder
+    decoder = decoder_class(config.num_decoder_layers, _with_bias(config, config.decoder_block, False), name="decoder")
+    copy_context = keras.layers.Dense(1, use_bias=False, name="copy_context") if config.copying else None
+    copying = PointerGenerator(name="copying") if config.copying else None
     output = None
     if not config.tied_output:
         output = keras.layers.Dense(target_embedding.input_dim, use_bias=False, name="output")
     output_bias = LogitBias(name="output_bias") if config.output_bias else None
 
     # === Two halves ===
-    def encode(source: KerasTensor, training: bool | None = None) -> tuple[KerasTensor, KerasTensor]:
+    def encode(source: KerasTensor, training: bool | None = None) -> tuple[KerasTensor, Any]:
         segments, places = source_texts(source)
         x = source_dropout(source_positions(source_embedding(source), places), training=training)
-        return encoder(x, encoder_mask(segments, segments), training=training), segments
+        memory = encoder(x, encoder_mask(segments, segments), training=training)
+        return memory, segments if copy_context is None else (segments, source, copy_context(memory)[:, :, 0])
 
     def decode(
         target: KerasTensor,
         memory: KerasTensor | None,
-        memory_segments: KerasTensor,
+        memory_segments: Any,
         *,
         cache: list[BlockCache] | None = None,
         position: int | KerasTensor = 0,
         training: bool | None = None,
     ) -> KerasTensor:
+        source = context = None
+        if copying is not None:
+            memory_segments, source, context = memory_segments
         if cache is None:
             segments, places = target_texts(target)
             self_mask = decoder_mask(segments, segments)
@@ -184,7 +214,12 @@ def encoder_decoder(config: EncoderDecoderConfig, name: str = "encoder_decoder")
             self_mask = masks.causal(target.shape[1], cache[0].self_attention.max_length, offset=position)
             cross_mask = masks.padding(memory_segments)
         x = target_dropout(target_positions(target_embedding(target), places), training=training)
-        x = decoder(x, memory, self_mask, cross_mask, cache=cache, training=training)
+        if copying is None:
+            return score(decoder(x, memory, self_mask, cross_mask, cache=cache, training=training))
+        y, attention = decoder(x, memory, self_mask, cross_mask, cache=cache, training=training)
+        return copying(score(y), y, x, attention, source, context)
+
+    def score(x: KerasTensor) -> KerasTensor:
         x = x * config.width**-0.5 if config.output_scale else x
         logits = target_embedding(x, reverse=True) if output is None else output(x)
         return logits if output_bias is None else output_bias(logits)

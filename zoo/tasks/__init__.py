@@ -18,6 +18,8 @@ TASKS = {
     "question_answering": "zoo.tasks.question_answering:QuestionAnswering",
     "embedding": "zoo.tasks.embedding:Embedding",
     "multitask": "zoo.tasks.multitask:Multitask",
+    "summarization": "zoo.tasks.summarization:Summarization",
+    "denoising": "zoo.tasks.denoising:Denoising",
     "captioning": "zoo.tasks.captioning:Captioning",
 }
 

@@ -9,7 +9,7 @@ from zoo.config import ConfigError
 from zoo.files import replacing
 from zoo.presets import find, read_card
 from zoo.tasks import TASKS, check_recipe_name, task_class
-from zoo.tasks.task import Task, TaskRecipe
+from zoo.tasks.task import CHECKPOINT, Task, TaskRecipe
 
 # What a run was asked for, and what its task made of that: the classes, and the sizes of a pretrained model.
 RECIPE = "recipe.json"
@@ -72,7 +72,9 @@ def open_run(
         if task_type.recipe_class.from_dict(earlier["recipe"]) != recipe:
             field = _first_difference(earlier["recipe"], recipe.to_dict())
             raise ConfigError(f"--out {out}: it holds a run of another recipe ({field}); give another folder")
-        return task_type.from_vocabulary(task_type.recipe_class.from_dict(earlier["completed"]), out, {})
+        if (out / CHECKPOINT).exists():
+            return task_type.from_vocabulary(task_type.recipe_class.from_dict(earlier["completed"]), out, {})
+        # Nothing was learned yet: begun anew, the run also has what it was to begin with.
     if init is None:
         task = task_type.from_examples(recipe, examples)
     else:
