@@ -47,10 +47,12 @@ class HubModel(NamedTuple):
         config: The model's sizes and heads: of an `encoder`, a `decoder`, an `encoder_decoder` or a `vision_encoder`.
         fill: Puts the checkpoint's weights into a model that was built from `config`, or from its encoder with other
             heads; these heads' weights, by path, are its second argument and stay as they are.
+        task: What an `encoder_decoder` of this family most often does; empty for other models.
     """
 
     config: Any
     fill: Callable[..., None]
+    task: str = ""
 
 
 class HubCaptioner(NamedTuple):
@@ -233,7 +235,7 @@ def _model(
         for path, variable in variables.items():
             variable.assign(arrays[path].astype(variable.dtype))
 
-    return HubModel(config, fill)
+    return HubModel(config, fill, table.get("task", ""))
 
 
 def _complete_encoder(folder: Path, table: Table, values: dict[str, Any]) -> int:
@@ -260,7 +262,7 @@ def _complete_encoder_decoder(table: Table, values: dict[str, Any], tensors: Map
     source, target, output = (tensors.get(f"{table['modules'][layer]}.weight") for layer in layers)
     if source is not None and target is not None and not np.array_equal(source, target):
         values["target_vocabulary_size"] = len(target)
-    values["tied_output"] = output is None or np.array_equal(output, target)
+    values["tied_output"] = output is None or (target is not None and np.array_equal(output, target))
 
 
 def _head(head: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 A table is JSON, and says
 
+    task            what models from text to text of this family most often do
     like            the family whose table this one is, but for what it says itself
     config          our field -> theirs, or several of theirs, the first first; "a.b" is field b of field a
     defaults        what theirs are where a checkpoint is silent

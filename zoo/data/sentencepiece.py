@@ -14,10 +14,10 @@ from zoo.data.tokenizers import SPACE, VocabularyError
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
 # Kinds of models.
 UNIGRAM, BPE = 1, 2
+# Names that begin with a space are never found in a text: when it is cut, it holds none any more.
+HIDDEN = " "
 # How a field's value is written.
 _VARINT, _LONG, _BYTES, _FLOAT = 0, 1, 2, 5
-# More spaces than any text has at its ends.
-_MANY = 1 << 20
 
 
 class Piece(NamedTuple):
@@ -145,8 +145,10 @@ def tokenizer_of(
     if model.prefix:
         steps.append(normalizers.Prepend(SPACE))
     tokenizer.normalizer = normalizers.Sequence(steps)
-    ends = (_MANY, _MANY) if strip else (int(model.prefix), 0)
-    joined = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", *ends)]
+    ends = Regex(r"\A +| +\z" if strip else r"\A ")
+    joined = [decoders.Replace(HIDDEN, ""), decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if strip or model.prefix:
+        joined.append(decoders.Replace(ends, ""))
     tokenizer.decoder = decoders.Sequence(joined)
     tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in special])
     return tokenizer
@@ -156,8 +158,7 @@ def _unigram(model: SentencePieces, names: Sequence[str], special: Sequence[str]
     scores = {p.text: p.score for p in model.pieces if p.kind in (NORMAL, USER)}
     unknown = model.pieces[model.unknown].text
     seen = {*scores, *special, unknown, *(p.text for p in model.pieces if p.kind == BYTE)}
-    # No text holds a space any more when it is cut: names that begin with one are never found in a text.
-    pieces = [(name, scores.get(name, 0.0)) if name in seen else (f" {name}", 0.0) for name in names]
+    pieces = [(name, scores.get(name, 0.0)) if name in seen else (HIDDEN + name, 0.0) for name in names]
     known = {*names}
     pieces += [(text, score) for text, score in scores.items() if text not in known]
     return models.Unigram(pieces, names.index(unknown), model.bytes)

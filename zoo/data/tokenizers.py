@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
@@ -36,6 +36,8 @@ class Tokenizer:
     def __init__(self, tokenizer: tokenizers.Tokenizer, read_special: bool = False):
         self._tokenizer = tokenizer
         self._tokenizer.encode_special_tokens = not read_special
+        self._size: int | None = None
+        self._left_out: Collection[int] = ()
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary_size: int = 0, special: Sequence[str] = ()) -> "Tokenizer":
@@ -153,11 +155,25 @@ class Tokenizer:
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Returns the tokens behind ids, as text."""
-        return [self._tokenizer.id_to_token(int(i)) or UNKNOWN for i in ids]
+        return [(self._tokenizer.id_to_token(int(i)) or UNKNOWN).removeprefix(" ") for i in ids]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Turns each text into token ids, without special tokens."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        if self._size is None:
+            return rows
+        unknown = self.token_id(UNKNOWN)
+        return [[i if i < self._size else unknown for i in row if i not in self._left_out] for row in rows]
+
+    def restrict(self, size: int, left_out: Collection[int]) -> None:
+        """Makes texts yield what a model knows.
+
+        Args:
+            size: V; ids from there on are unknown.
+            left_out: Ids that texts never yield.
+        """
+        self._size = size
+        self._left_out = left_out
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Turns token ids into texts; special tokens are left out."""

@@ -81,11 +81,11 @@ class Generator:
     ) -> None:
         special, longest = self.model.special_tokens, self.model.config.max_length
         for kind, given, others in (
-            ("input", sources, len(special.source_start)),
-            ("beginning", beginnings or (), len(special.beginning)),
+            ("input", sources, special.around_source),
+            ("beginning", beginnings or (), 1 + len(special.beginning)),
         ):
             for i, tokens in enumerate(given):
-                most = longest - 1 - others
+                most = longest - others
                 if isinstance(tokens, Sequence) and len(tokens) > most:
                     raise ValueError(f"{kind} {i + 1}: {len(tokens)} tokens; the model takes at most {most}")
         for i, tokens in enumerate(beginnings or ()):
@@ -107,7 +107,7 @@ class Generator:
         special, longest = self.model.special_tokens, self.model.config.max_length
         found = [sources[i] for i, _ in batch]
         inputs = None if self.model.encode is None else lay_out(found, size, special, longest)
-        places = self._limit(bucket(found, special, longest) - 1, config) + 1
+        places = self._limit(bucket(found, special, longest) - special.around_source, config) + 1
         limits = np.full((size,), 1, np.int32)
         seeds = np.zeros((size, 2), np.int32)
         for row, (i, copy) in enumerate(batch):

@@ -23,7 +23,7 @@ def length_of(source: Source) -> int:
 
 def bucket(sources: Sequence[Source], special: SpecialTokens, max_length: int) -> int:
     """Returns the places that sources are laid out in, their special tokens included."""
-    longest = max(length_of(source) for source in sources) + len(special.source_start) + 1
+    longest = max(length_of(source) for source in sources) + special.around_source
     places = SHORTEST
     while places < longest:
         places *= 2
@@ -41,9 +41,9 @@ def lay_out(sources: Sequence[Source], rows: int, special: SpecialTokens, max_le
         array[: len(sources)] = sources
         return array
     array = np.full((rows, bucket(sources, special, max_length)), special.pad, np.int32)
-    array[:, 0] = special.end
+    array[:, : len(special.source_ending)] = special.source_ending
     for row, source in enumerate(sources):
-        laid_out = [*special.source_start, *source, special.end]
+        laid_out = [*special.source_start, *source, *special.source_ending]
         array[row, : len(laid_out)] = laid_out
     return array
 

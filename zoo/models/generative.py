@@ -38,6 +38,11 @@ class SpecialTokens(Config):
         """What stands behind every source."""
         return self.source_end or (self.end,)
 
+    @property
+    def around_source(self) -> int:
+        """How many tokens stand before and behind every source."""
+        return len(self.source_start) + len(self.source_ending)
+
 
 class Generative(Functional):
     """A functional model to logits that can also be run half by half; config says max_length.

@@ -3,17 +3,67 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from zoo.checkpoints import by_path, load_base
+from zoo.checkpoints.hub import open_hub_folder, read_config
 from zoo.config import ConfigError
+from zoo.data.hub_texts import read_hub_vocabulary
 from zoo.data.tokenizers import Tokenizer
 from zoo.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from zoo.presets import find, is_hub_folder, read_card
+from zoo.presets import CARD, find, read_card
 from zoo.tasks import task_class
 from zoo.tasks.task import WEIGHTS
+from zoo.tasks.text_to_text import TextToText
 
 # What a model may have that its base has not, or the other way around.
 HEADS = ("copying/", "copy_context/")
+AnyTask = TypeVar("AnyTask", bound=TextToText)
+
+
+def begin(kind: type[AnyTask], recipe: Any, special: Sequence[str] = ()) -> AnyTask:
+    """Makes a task that goes on from recipe.base.
+
+    Args:
+        kind: The task's class.
+        recipe: Its recipe; of the model's sizes only those count that weights do not depend on.
+        special: Special tokens that the vocabulary shall have; that of a model of the hub stays as it is.
+
+    Raises:
+        FileNotFoundError: If there is no such base.
+        ConfigError: If it holds no encoder-decoder that can be gone on from.
+    """
+    folder = find(recipe.base)
+    if not (folder / CARD).is_file():
+        return begin_with_hub(kind, recipe, folder)
+    base = Base(recipe.base)
+    task = kind(dataclasses.replace(recipe, model=base.model(recipe.model)), base.tokenizer(special))
+    base.fill(task.model)
+    return task
+
+
+def begin_with_hub(kind: type[AnyTask], recipe: Any, folder: Path) -> AnyTask:
+    """Makes a task that goes on from a hub folder; see begin().
+
+    Raises:
+        ConfigError: If the folder holds no model from text to text.
+        CheckpointError: If its weights do not fit.
+        VocabularyError: If it has no tokenizer.
+    """
+    hub = open_hub_folder(folder)
+    family = read_config(folder)["model_type"]
+    if not isinstance(hub.config, EncoderDecoderConfig):
+        raise ConfigError(f"base {recipe.base!r}: {family} is no model from text to text")
+    vocabulary = read_hub_vocabulary(folder, family)
+    special = dataclasses.replace(
+        hub.config.special_tokens, source_start=vocabulary.source_start, source_end=vocabulary.source_end
+    )
+    dropouts = {name: getattr(recipe.model, name) for name in ("dropout", "attention_dropout", "feedforward_dropout")}
+    sizes = dataclasses.replace(hub.config, special_tokens=special, **dropouts)
+    recipe = dataclasses.replace(recipe, model=sizes, hub=True)
+    task = kind(recipe, vocabulary.source, vocabulary.target)
+    hub.fill(task.model)
+    return task
 
 
 class Base:
@@ -30,10 +80,6 @@ class Base:
     def __init__(self, name: str):
         self.name = name
         self.folder: Path = find(name)
-        if is_hub_folder(self.folder):
-            raise ConfigError(
-                f"base {name!r}: a model of the hub; give a preset, or a folder that `zoo train --out` wrote"
-            )
         recipe = read_card(self.folder)["recipe"]
         sizes = getattr(task_class(recipe["task"]).recipe_class.from_dict(recipe), "model", None)
         if not isinstance(sizes, EncoderDecoderConfig) or sizes.target_vocabulary_size is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.checkpoints import CheckpointError
-from zoo.checkpoints.hub import open_hub_captioner, open_hub_folder, read_generation
+from zoo.checkpoints.hub import HubModel, open_hub_captioner, open_hub_folder, read_generation
 from zoo.data.hub_images import read_image_config
 from zoo.data.images import ImageConfig
 from zoo.data.texts import TextTokenizer
@@ -13,10 +13,13 @@ from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig
 from zoo.models.decoder import DecoderModel, decoder
 from zoo.models.encoder import EncoderHeadsConfig, HeadConfig
+from zoo.models.encoder_decoder import EncoderDecoderConfig
 from zoo.models.vision_encoder import VisionEncoder, vision_encoder
 from zoo.tasks import task_class
+from zoo.tasks.base import begin_with_hub
 from zoo.tasks.task import Task
 from zoo.tasks.text import VOCABULARY, TextTask
+from zoo.tasks.text_to_text import TextToText
 
 # Which task answers with a head of each kind.
 _TASKS = {
@@ -38,12 +41,15 @@ def load_hub(folder: Path) -> Task:
         folder: Holds config.json, tokenizer.json and weights.
 
     Returns:
-        The task that the model's head answers; an embedding by the mean of its tokens where it has none.
+        The task that the model's head answers; an embedding by the mean of its tokens where it has none; or, of a model
+        from text to text, what its family most often does.
 
     Raises:
         CheckpointError: If the family is not known, the weights do not fit, or there is no tokenizer.
     """
     hub = open_hub_folder(folder)
+    if isinstance(hub.config, EncoderDecoderConfig):
+        return _text_to_text(folder, hub)
     if not isinstance(hub.config, EncoderHeadsConfig):
         raise CheckpointError(f"{folder}: no task for it; zoo.checkpoints.hub.open_hub_folder() gives its model")
     if not (folder / VOCABULARY).is_file():
@@ -57,6 +63,18 @@ def load_hub(folder: Path) -> Task:
     task = kind(recipe, TextTokenizer.load(folder / VOCABULARY))
     hub.fill(task.model)
     return task
+
+
+def _text_to_text(folder: Path, hub: HubModel) -> Task:
+    kind: type[TextToText] = task_class(hub.task)  # type: ignore[assignment]
+    longest = hub.config.max_length
+    recipe = {
+        "base": str(folder),
+        # Pairs of all lengths that the model takes are scored.
+        "batching": {"buckets": [[min(64, longest)] * 2, [longest] * 2], "batch_tokens": max(4096, longest)},
+        "generation": generation_config(folder).to_dict(),
+    }
+    return begin_with_hub(kind, kind.recipe_class.from_dict(recipe), folder)
 
 
 class CaptionerParts(NamedTuple):

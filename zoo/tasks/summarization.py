@@ -18,7 +18,7 @@ from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig
 from zoo.metrics.summarization import baseline, summarization_scores, summary_diagnostics
 from zoo.models.encoder_decoder import EncoderDecoderConfig
-from zoo.tasks.base import Base
+from zoo.tasks.base import begin
 from zoo.tasks.text_to_text import TextToText, TextToTextRecipe
 from zoo.training import TrainingConfig
 
@@ -50,8 +50,9 @@ class SummarizationRecipe(TextToTextRecipe):
     """Everything that makes a summarizer; what is not said here, TextToTextRecipe says.
 
     Args:
-        base: A preset or a run's folder - a denoiser's, for example - whose vocabulary, sizes and weights the model
-            begins with; from `model` come dropout, copying and max_length alone. None begins from nothing.
+        base: A preset or a run's folder - a denoiser's, for example - or a model of the hub, "hf://owner/name", whose
+            vocabulary, sizes and weights the model begins with; from `model` come dropout, copying and max_length
+            alone, for a model of the hub dropout alone. None begins from nothing.
         lengths: Most words of a summary in each class of lengths but the last, rising. Half of the time in training
             the model is told the class of the summary it shall write, so that it can be asked for one; () for no
             classes.
@@ -119,10 +120,7 @@ class Summarization(TextToText[SummarizationRecipe]):
         if recipe.base is None:
             texts = sources + [text for number, e in enumerate(examples, 1) for text in references_of(e, number)]
             return cls(recipe, Tokenizer.train(texts, recipe.model.vocabulary_size, special))
-        base = Base(recipe.base)
-        task = cls(dataclasses.replace(recipe, model=base.model(recipe.model)), base.tokenizer(special))
-        base.fill(task.model)
-        return task
+        return begin(cls, recipe, special)
 
     # === Text in, summary out ===
 
@@ -169,7 +167,7 @@ class Summarization(TextToText[SummarizationRecipe]):
     def longest(self) -> int:
         """The most tokens of a text that are read at once."""
         places = min(self.recipe.model.max_length, self.recipe.batching.buckets[-1][0])
-        return places - 1 - bool(self.recipe.lengths)
+        return places - self.model.special_tokens.around_source - bool(self.recipe.lengths)
 
     def encode_inputs(self, inputs: Sequence[str]) -> list[list[int]]:
         self.check_inputs(inputs)
@@ -270,14 +268,14 @@ class Summarization(TextToText[SummarizationRecipe]):
 
     def batches(self, examples: Sequence[Mapping[str, str]], seed: int = 0) -> PairBatches | ChangingPairBatches:
         found = self._pairs_and_words(examples)
-        most = self.recipe.batching.buckets[-1][1] - 1
+        most = self.recipe.batching.buckets[-1][1] - 1 - len(self.model.special_tokens.beginning)
         long = sum(len(pair.target) > most for pair, _ in found)
         if long:
             warnings.warn(
                 f"{long} of {len(found)} summaries are longer than {most} tokens; they are left out", stacklevel=2
             )
         if not self.recipe.lengths:
-            return PairBatches([pair for pair, _ in found], self.recipe.batching, seed)
+            return PairBatches([pair for pair, _ in found], self.recipe.batching, seed, self.model.special_tokens)
 
         def told(random: np.random.Generator | None) -> list[Pair]:
             draw = np.zeros(len(found)) if random is None else random.random(len(found))
@@ -286,7 +284,7 @@ class Summarization(TextToText[SummarizationRecipe]):
                 for ((source, target), words), told in zip(found, draw)
             ]
 
-        return ChangingPairBatches(told, self.recipe.batching, seed)
+        return ChangingPairBatches(told, self.recipe.batching, seed, self.model.special_tokens)
 
     def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
         self.check_inputs(_both(examples)[0])

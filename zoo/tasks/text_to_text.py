@@ -22,7 +22,6 @@ from zoo.tasks.task import Task, TaskRecipe
 from zoo.training import TrainingConfig, cross_entropy, token_mean
 from zoo.training.losses import coverage
 
-START, END = 1, 2
 VOCABULARY, TARGET_VOCABULARY = "tokenizer.json", "target_tokenizer.json"
 
 
@@ -38,6 +37,7 @@ class TextToTextRecipe(TaskRecipe):
         batching: How pairs are laid out in batches.
         training: How the model is trained.
         generation: How targets are found.
+        hub: Whether vocabulary and special tokens are those of a model of the hub; found out, not to be asked.
         coverage: Factor of the coverage loss, which keeps the decoder from looking at the same places again; 0 for
             none.
 
@@ -50,6 +50,7 @@ class TextToTextRecipe(TaskRecipe):
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig = TrainingConfig()
     generation: GenerationConfig = GenerationConfig()
+    hub: bool = False
     coverage: float = 0.0
 
     def __post_init__(self):
@@ -87,13 +88,19 @@ class TextToText(Task[Recipe]):
         card: Mapping[str, Any] | None = None,
     ):
         target_tokenizer = target_tokenizer or source_tokenizer
-        separate = recipe.model.target_vocabulary_size is not None
-        model = dataclasses.replace(
-            recipe.model,
-            vocabulary_size=source_tokenizer.vocabulary_size,
-            target_vocabulary_size=target_tokenizer.vocabulary_size if separate else None,
-        )
-        recipe = dataclasses.replace(recipe, model=model)
+        sizes = recipe.model
+        if recipe.hub:
+            left_out = {sizes.special_tokens.pad, sizes.special_tokens.end}
+            source_tokenizer.restrict(sizes.vocabulary_size, left_out)
+            target_tokenizer.restrict(sizes.target_vocabulary_size or sizes.vocabulary_size, left_out)
+        else:
+            separate = sizes.target_vocabulary_size is not None
+            sizes = dataclasses.replace(
+                sizes,
+                vocabulary_size=source_tokenizer.vocabulary_size,
+                target_vocabulary_size=target_tokenizer.vocabulary_size if separate else None,
+            )
+        recipe = dataclasses.replace(recipe, model=sizes)
         super().__init__(recipe, card)
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
@@ -141,7 +148,7 @@ class TextToText(Task[Recipe]):
             ValueError: If it is empty, or longer than the model takes.
         """
         (ids,) = self.source_tokenizer.encode([text])
-        longest = self.recipe.model.max_length - 1
+        longest = self.recipe.model.max_length - self.model.special_tokens.around_source
         if not ids:
             raise ValueError(f"{text[:40]!r} is empty; give a text with at least one visible character")
         if len(ids) > longest:
@@ -176,11 +183,14 @@ class TextToText(Task[Recipe]):
         """
         (source,) = self.encode_inputs([text])
         (written,) = self.target_tokenizer.encode([self(text, n_best=1) if target is None else target])
+        special = self.model.special_tokens
+        read = [*special.source_start, *source, *special.source_ending]
+        written = [special.start, *special.beginning, *written]
         with capture() as maps:
-            self.model({"source": np.array([[*source, END]]), "target": np.array([[START, *written]])}, training=False)
+            self.model({"source": np.array([read]), "target": np.array([written])}, training=False)
         return AttentionMaps(
-            self.source_tokenizer.tokens([*source, END]),
-            self.target_tokenizer.tokens([START, *written]),
+            self.source_tokenizer.tokens(read),
+            self.target_tokenizer.tokens(written),
             {path: keras.ops.convert_to_numpy(weights)[0] for path, weights in maps.items()},
         )
 
@@ -193,7 +203,7 @@ class TextToText(Task[Recipe]):
         return [Pair(source, target) for source, target in zip(sources, targets)]
 
     def batches(self, examples: Sequence[Mapping[str, str]], seed: int = 0) -> PairBatches | ChangingPairBatches:
-        return PairBatches(self.pairs(examples), self.recipe.batching, seed)
+        return PairBatches(self.pairs(examples), self.recipe.batching, seed, self.model.special_tokens)
 
     def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
         self.encode_inputs([example["source"] for example in examples])
@@ -201,23 +211,25 @@ class TextToText(Task[Recipe]):
 
     def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool):
         """Computes a batch's loss, and how full the batch is."""
-        with capture() if self.recipe.coverage else contextlib.nullcontext({}) as maps:
+        with contextlib.ExitStack() as looking:
+            maps = looking.enter_context(capture()) if self.recipe.coverage else {}
             logits = model({"source": batch["source"], "target": batch["target"]}, training=training)
         smoothing = self.recipe.training.smoothing(batch)
         losses = cross_entropy(logits, batch["labels"], smoothing, normalized=self.recipe.model.copying)
-        loss, tokens = token_mean(losses, batch["labels"])
+        pad = self.model.special_tokens.pad
+        loss, tokens = token_mean(losses, batch["labels"], pad)
         places = keras.ops.concatenate([batch["source"], batch["labels"]], axis=1)
-        padding = keras.ops.mean(keras.ops.cast(keras.ops.equal(places, 0), "float32"))
+        padding = keras.ops.mean(keras.ops.cast(keras.ops.equal(places, pad), "float32"))
         metrics = {"tokens": tokens, "padding": padding}
         if self.recipe.coverage:
             attention = maps[model.get_layer("decoder").pointer]
-            again, _ = token_mean(coverage(keras.ops.mean(attention, axis=1)), batch["labels"])
+            again, _ = token_mean(coverage(keras.ops.mean(attention, axis=1)), batch["labels"], pad)
             loss, metrics["coverage"] = loss + self.recipe.coverage * again, again
         return loss, metrics
 
     def dev_loss(self, pairs: Sequence[Pair]) -> float:
         """Computes the mean loss of pairs, unsmoothed, in nats a token."""
-        batches = PairBatches(pairs, self.recipe.batching)
+        batches = PairBatches(pairs, self.recipe.batching, special=self.model.special_tokens)
         total = tokens = 0.0
         for batch in batches.epoch(None):
             loss, count = self._compiled_loss(batch["source"], batch["target"], batch["labels"])
@@ -228,7 +240,8 @@ class TextToText(Task[Recipe]):
     def _compiled_loss(self) -> Callable:
         def loss(source, target, labels):
             logits = self.model({"source": source, "target": target}, training=False)
-            return token_mean(cross_entropy(logits, labels, normalized=self.recipe.model.copying), labels)
+            losses = cross_entropy(logits, labels, normalized=self.recipe.model.copying)
+            return token_mean(losses, labels, self.model.special_tokens.pad)
 
         return compiled(loss, self.model)
 
@@ -241,7 +254,7 @@ class TextToText(Task[Recipe]):
 
     @classmethod
     def from_vocabulary(cls, recipe: Recipe, folder: Path, card: Mapping[str, Any]) -> Self:
-        source = target = Tokenizer.load(folder / VOCABULARY)
-        if recipe.model.target_vocabulary_size is not None:
-            target = Tokenizer.load(folder / TARGET_VOCABULARY)
+        source = target = Tokenizer.load(folder / VOCABULARY, recipe.hub)
+        if recipe.model.target_vocabulary_size is not None or (folder / TARGET_VOCABULARY).is_file():
+            target = Tokenizer.load(folder / TARGET_VOCABULARY, recipe.hub)
         return cls(recipe, source, target, card)

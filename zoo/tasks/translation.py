@@ -6,15 +6,26 @@ from typing import Any, Literal, Self
 
 from zoo.data.tokenizers import Tokenizer
 from zoo.metrics.translation import translation_scores
+from zoo.tasks.base import begin
 from zoo.tasks.text_to_text import TextToText, TextToTextRecipe
 
 
 @dataclasses.dataclass(frozen=True)
 class TranslationRecipe(TextToTextRecipe):
-    """Everything that makes a translator: see TextToTextRecipe."""
+    """Everything that makes a translator; what is not said here, TextToTextRecipe says.
+
+    Args:
+        base: A model of the hub, "hf://owner/name" or a folder, or a preset, whose vocabulary, sizes and weights the
+            model begins with; of `model` then only dropout counts. None begins from nothing.
+        source_language, target_language: Of a model of the hub that knows several: their names among its tokens, such
+            as "eng_Latn"; its own default where None.
+    """
 
     task: Literal["translation"] = "translation"
     source: str = "toy:numbers/en-de"
+    base: str | None = None
+    source_language: str | None = None
+    target_language: str | None = None
 
 
 class Translation(TextToText[TranslationRecipe]):
@@ -28,6 +39,8 @@ class Translation(TextToText[TranslationRecipe]):
 
     @classmethod
     def from_examples(cls, recipe: TranslationRecipe, examples: Sequence[Mapping[str, str]]) -> Self:
+        if recipe.base is not None:
+            return begin(cls, recipe)
         sources = [example["source"] for example in examples]
         targets = [example["target"] for example in examples]
         if recipe.model.target_vocabulary_size is None:
