@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zoo.checkpoints import by_path, load_base
-from zoo.checkpoints.hub import open_hub_folder, read_config
+from zoo.checkpoints.hub import HubModel, open_hub_folder, read_config
 from zoo.config import ConfigError
 from zoo.data.hub_texts import read_hub_vocabulary
 from zoo.data.tokenizers import Tokenizer
@@ -35,22 +35,26 @@ def begin(kind: type[AnyTask], recipe: Any, special: Sequence[str] = ()) -> AnyT
     """
     folder = find(recipe.base)
     if not (folder / CARD).is_file():
-        return begin_with_hub(kind, recipe, folder)
+        return begin_with_hub(kind, recipe, folder, open_hub_folder(folder))
     base = Base(recipe.base)
     task = kind(dataclasses.replace(recipe, model=base.model(recipe.model)), base.tokenizer(special))
     base.fill(task.model)
     return task
 
 
-def begin_with_hub(kind: type[AnyTask], recipe: Any, folder: Path) -> AnyTask:
-    """Makes a task that goes on from a hub folder; see begin().
+def begin_with_hub(kind: type[AnyTask], recipe: Any, folder: Path, hub: HubModel) -> AnyTask:
+    """Makes a task that goes on from a model of the hub; see begin().
+
+    Args:
+        kind, recipe: As for begin().
+        folder: The model's.
+        hub: The model, as open_hub_folder() gives it.
 
     Raises:
         ConfigError: If the folder holds no model from text to text.
         CheckpointError: If its weights do not fit.
         VocabularyError: If it has no tokenizer.
     """
-    hub = open_hub_folder(folder)
     family = read_config(folder)["model_type"]
     if not isinstance(hub.config, EncoderDecoderConfig):
         raise ConfigError(f"base {recipe.base!r}: {family} is no model from text to text")

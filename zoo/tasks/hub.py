@@ -74,7 +74,7 @@ def _text_to_text(folder: Path, hub: HubModel) -> Task:
         "batching": {"buckets": [[min(64, longest)] * 2, [longest] * 2], "batch_tokens": max(4096, longest)},
         "generation": generation_config(folder).to_dict(),
     }
-    return begin_with_hub(kind, kind.recipe_class.from_dict(recipe), folder)
+    return begin_with_hub(kind, kind.recipe_class.from_dict(recipe), folder, hub)
 
 
 class CaptionerParts(NamedTuple):
