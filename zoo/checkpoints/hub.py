@@ -85,14 +85,19 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_generation(folder: Path) -> dict[str, Any]:
-    """Reads what a hub folder says of generation; nothing where it says nothing."""
+    """Reads what a hub folder says of generation: in generation_config.json, or as older ones do in config.json.
+
+    Raises:
+        CheckpointError: If a file is no JSON object.
+    """
     path = folder / "generation_config.json"
     if not path.is_file():
-        return {}
+        theirs = read_config(folder)
+        return {**read_table(theirs["model_type"], folder).get("defaults", {}), **theirs}
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError:
-        raise CheckpointError(f"{path}: not JSON") from None
+    except (ValueError, TypeError):
+        raise CheckpointError(f"{path}: it takes a JSON object") from None
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:

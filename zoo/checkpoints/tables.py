@@ -111,22 +111,25 @@ def our_special_tokens(table: Table, *sources: Mapping[str, Any], where: Path) -
 
     Args:
         table: The family's table.
-        sources: What may say them; later ones count more.
+        sources: What may say them; later ones count more. The last is what is said of generation, which alone says
+            what a target begins with, and what never occurs in it.
         where: What errors name.
 
     Raises:
         CheckpointError: If one is nowhere said.
     """
     said = _said(table, *sources)
-    never = [token for token, *others in said.get("bad_words_ids", ()) if not others]
-    values = {"never": [*never, *said.get("suppress_tokens", ())], "start_optional": table["start_optional"]}
+    generation = _said({}, sources[-1])
+    never = [token for token, *others in generation.get("bad_words_ids", ()) if not others]
+    never += generation.get("suppress_tokens", ())
+    values: dict[str, Any] = {"never": never, "start_optional": table["start_optional"]}
     for ours, names in table["special_tokens"].items():
         ids = [said[name] for name in names if name in said]
         if not ids:
             raise CheckpointError(f"{where}: it says no {' and no '.join(names)}")
         values[ours] = ids[0][0] if isinstance(ids[0], list) else ids[0]
-    if "forced_bos_token_id" in said:
-        values["beginning"] = [said["forced_bos_token_id"]]
+    if "forced_bos_token_id" in generation:
+        values["beginning"] = [generation["forced_bos_token_id"]]
     return values
 
 

@@ -1,12 +1,16 @@
 """How a hub model from text to text reads and writes: its tokenizer files, of whatever kind, become tokenizers."""
 
+import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.config import ConfigError, nearest
 from zoo.data.sentencepiece import read_sentence_pieces, tokenizer_of
 from zoo.data.tokenizers import SPECIAL, Tokenizer, VocabularyError
+from zoo.models.generative import SpecialTokens
 
 # Files that say the same: everything at once; Marian's; T5's and Pegasus'; M2M100's.
 WHOLE = "tokenizer.json"
@@ -99,7 +103,50 @@ def _numbered(folder: Path) -> HubVocabulary:
     languages = [name["content"] if isinstance(name, dict) else name for name in named]
     names = _names(folder / "vocab.json")
     tokenizer = _tokenizer(folder / NUMBERED[0], names + [name for name in languages if name not in names], languages)
-    return HubVocabulary(tokenizer, tokenizer)
+    start = tuple(tokenizer.token_id(name) for name in ("__en__",) if name in languages)
+    return HubVocabulary(tokenizer, tokenizer, start)
+
+
+def with_languages(
+    special: SpecialTokens, tokenizer: Tokenizer, source: str | None, target: str | None
+) -> SpecialTokens:
+    """Says which languages a model that knows several reads and writes.
+
+    Args:
+        special: The model's special tokens.
+        tokenizer: The model's.
+        source, target: Languages, as the vocabulary names them; "__en__" may be written "en". What special says where
+            None.
+
+    Raises:
+        ConfigError: If the model knows no such language; the nearest is named.
+    """
+    if source is not None:
+        language = _language(tokenizer, source, "source_language")
+        first, last = (
+            tuple(language if _is_language(tokenizer, token) else token for token in tokens)
+            for tokens in (special.source_start, special.source_ending)
+        )
+        special = dataclasses.replace(special, source_start=first, source_end=last)
+    if target is not None:
+        language = _language(tokenizer, target, "target_language")
+        starts = _is_language(tokenizer, special.start)
+        special = dataclasses.replace(special, **({"start": language} if starts else {"beginning": (language,)}))
+    return special
+
+
+def _language(tokenizer: Tokenizer, name: str, field: str) -> int:
+    added = tokenizer.library_tokenizer.get_added_tokens_decoder().items()
+    known = {token.content: number for number, token in added if _is_language(tokenizer, number)}
+    for spelt in (name, f"__{name}__"):
+        if spelt in known:
+            return known[spelt]
+    raise ConfigError(f"{field}: no language {name!r}; {nearest(name, known)}")
+
+
+def _is_language(tokenizer: Tokenizer, token: int) -> bool:
+    """Tells whether a special token names a language: "eng_Latn", "de_DE" or "__en__"."""
+    return re.fullmatch(r"__[a-z]+__|[a-z]{2,3}_[A-Za-z]+", tokenizer.tokens([token])[0]) is not None
 
 
 def _tokenizer(path: Path, names: Sequence[str], special: Sequence[str], strip: bool = False) -> Tokenizer:

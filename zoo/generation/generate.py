@@ -104,7 +104,8 @@ class Generator:
         beginning = [[] if beginnings is None else beginnings[i] for i, _ in batch]
         inputs = None if self.model.encode is None else lay_out(found, size, special, longest)
         given = max(map(len, beginning))
-        most = self._limit(bucket(found, special, longest) - special.around_source, config) + (rounded_up(given) if given else 0)
+        most = self._limit(bucket(found, special, longest) - special.around_source, config)
+        most += rounded_up(given) if given else 0
         begun = begin(beginning, size, min(most, longest) + 1, special)
         limits = np.full((size,), 1, np.int32)
         seeds = np.zeros((size, 2), np.int32)
@@ -115,7 +116,10 @@ class Generator:
         program = self._program(config, begun.read, begun.forced)
         tokens, scores = (ops.convert_to_numpy(x) for x in program(inputs, rows))
         return [
-            [Hypothesis(strip(tokens[r, k], said, special), float(scores[r, k])) for k in range(tokens.shape[1])]
+            [
+                Hypothesis(strip(tokens[r, k, : limits[r] + 1], said, special), float(scores[r, k]))
+                for k in range(tokens.shape[1])
+            ]
             for r, said in enumerate(begun.said)
         ]
 
@@ -126,7 +130,7 @@ class Generator:
 
     def _program(self, config: GenerationConfig, read: int, forced: bool) -> Callable:
         """Returns a program, compiled at its first call for a shape."""
-        key = (dataclasses.replace(config, seed=0), read, forced)
+        key = (dataclasses.replace(config, seed=0), self.model.special_tokens, read, forced)
         if key not in self._programs:
 
             def program(source, rows):

@@ -88,6 +88,6 @@ def begin(beginnings: Sequence[Sequence[int]], rows: int, places: int, special: 
 
 
 def strip(tokens: np.ndarray, said: int, special: SpecialTokens) -> list[int]:
-    """Takes a target out of a row: without the special tokens before it, the end token and what follows it."""
+    """Takes a target out of the places it may fill: without the special tokens before it and what its end begins."""
     ids = tokens[said:].tolist()
     return ids[: ids.index(special.end)] if special.end in ids else ids

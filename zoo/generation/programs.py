@@ -77,22 +77,31 @@ def _constrain(
     special: SpecialTokens,
     config: GenerationConfig,
 ) -> KerasTensor:
-    """Makes what may not come next impossible: special tokens, an early or a late end, repeated n-grams.
+    """Makes what may not come next impossible: special tokens, bad words, an early or a late end, repeated n-grams.
 
-    Where a token is given for the place, and `forced`, nothing but that token may come.
+    Where a token is given for the place, and `forced`, nothing but that token may come. Where logits are not to be
+    normalized again, the only token that may come has a log-probability of 0.
     """
     vocabulary = ops.arange(logits.shape[-1], dtype="int32")
     if config.no_repeat_ngram:
         logits = sampling.forbid_repeated_ngrams(logits, tokens, length, config.no_repeat_ngram)
+    logits = sampling.forbid_words(logits, tokens, length, [word for word in config.bad_words if len(word) > 1])
     ends = ops.equal(vocabulary, special.end)
-    never = ops.convert_to_tensor(np.isin(np.arange(logits.shape[-1]), special.never))
+    alone = [word[0] for word in config.bad_words if len(word) == 1 and word[0] != special.end]
+    never = ops.convert_to_tensor(np.isin(np.arange(logits.shape[-1]), [*special.never, *alone]))
     early = (length <= rows.uncounted + config.min_length)[:, None]
-    late = (length >= rows.limits)[:, None]
-    forbidden = ops.where(late, ~ends, never | (ends & early))
+    logits = sampling.forbid(logits, never | (ends & early))
+    certain = None if config.renormalize else 0.0
+    if config.force_end:
+        logits = sampling.force(logits, ends, (length >= rows.limits)[:, None], certain)
     if forced:
         wanted = ops.take(rows.given, length, axis=1)[:, None]
-        forbidden = ops.where(ops.equal(wanted, FREE), forbidden, ops.not_equal(vocabulary, wanted))
-    return sampling.forbid(logits, forbidden)
+        logits = sampling.force(logits, ops.equal(vocabulary, wanted), ops.not_equal(wanted, FREE), certain)
+    return logits
+
+
+def _log_probabilities(logits: KerasTensor) -> KerasTensor:
+    return logits - ops.logsumexp(logits, axis=-1, keepdims=True)
 
 
 def take_or_draw(
@@ -130,6 +139,8 @@ def take_or_draw(
             chosen = ops.cast(ops.argmax(logits, axis=-1), "int32")
         gained = ops.take_along_axis(logits, chosen[:, None], axis=1)[:, 0] - ops.logsumexp(logits, axis=-1)
         ends = ops.equal(chosen, special.end)
+        if not config.force_end:
+            ends = ends | (length >= rows.limits)
         chosen = ops.where(ended, special.pad, chosen)
         tokens = ops.slice_update(tokens, (0, length), chosen[:, None])
         scores = ops.where(ended, scores, scores + gained)
@@ -154,11 +165,13 @@ def search(
         tokens = ops.reshape(state.live, beams.given.shape)
         newest = ops.take(tokens, state.length - 1, axis=1)[:, None]
         logits, tensors = decoder.step(newest, state.length - 1, tensors)
+        logits = logits if config.renormalize else _log_probabilities(logits)
         return _constrain(logits, tokens, state.length, beams, forced, special, config), tensors
 
     state = beam.start(_first(rows.given, read, special), config.beams, read)
     penalty = config.length_penalty, config.length_penalty_form, rows.uncounted
-    state = beam.search(logits_of, decoder.tensors, state, rows.limits, special.end, *penalty)
+    rules = beam.Rules(config.early_stopping, config.late_ends, not config.force_end, not config.renormalize)
+    state = beam.search(logits_of, decoder.tensors, state, rows.limits, special.end, *penalty, rules)
     return state.ended[:, : config.n_best], state.ended_scores[:, : config.n_best]
 
 

@@ -1,5 +1,7 @@
 """What happens to one step's logits before a token is chosen, and how one is chosen."""
 
+from collections.abc import Sequence
+
 from keras import KerasTensor, ops
 
 from zoo.random import random_bits
@@ -18,6 +20,46 @@ def forbid(logits: KerasTensor, forbidden: KerasTensor) -> KerasTensor:
         (R, V).
     """
     return ops.where(forbidden, IMPOSSIBLE, logits)
+
+
+def force(logits: KerasTensor, wanted: KerasTensor, where: KerasTensor, certain: float | None = None) -> KerasTensor:
+    """Makes all tokens but some impossible in some rows.
+
+    Args:
+        logits: (R, V).
+        wanted: Boolean, broadcastable to (R, V): what stays possible.
+        where: Boolean (R, 1): in which rows.
+        certain: The logit that these tokens get; their own where None.
+
+    Returns:
+        (R, V).
+    """
+    chosen = ops.where(wanted, logits if certain is None else certain, IMPOSSIBLE)
+    return ops.where(where, chosen, logits)
+
+
+def forbid_words(
+    logits: KerasTensor, tokens: KerasTensor, length: KerasTensor, words: Sequence[Sequence[int]]
+) -> KerasTensor:
+    """Makes the last token of each word impossible where the others stand before it.
+
+    Args:
+        logits: (R, V), for place `length`.
+        tokens: int32 (R, L), of which `length` places are filled.
+        length: Scalar.
+        words: Token ids, at least two each.
+
+    Returns:
+        (R, V).
+    """
+    vocabulary = ops.arange(logits.shape[1], dtype="int32")
+    for *before, last in words:
+        match = ops.ones_like(tokens[:, 0], dtype="bool") & (length > len(before))
+        for i, token in enumerate(before):
+            place = ops.maximum(length - len(before) + i, 0)
+            match = match & ops.equal(ops.take(tokens, place, axis=1), token)
+        logits = forbid(logits, match[:, None] & ops.equal(vocabulary, last))
+    return logits
 
 
 def forbid_repeated_ngrams(logits: KerasTensor, tokens: KerasTensor, length: KerasTensor, n: int) -> KerasTensor:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from zoo.checkpoints import by_path, load_base
 from zoo.checkpoints.hub import HubModel, open_hub_folder, read_config
 from zoo.config import ConfigError
-from zoo.data.hub_texts import read_hub_vocabulary
+from zoo.data.hub_texts import read_hub_vocabulary, with_languages
 from zoo.data.tokenizers import Tokenizer
 from zoo.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from zoo.presets import CARD, find, read_card
@@ -62,6 +62,8 @@ def begin_with_hub(kind: type[AnyTask], recipe: Any, folder: Path, hub: HubModel
     special = dataclasses.replace(
         hub.config.special_tokens, source_start=vocabulary.source_start, source_end=vocabulary.source_end
     )
+    languages = (getattr(recipe, f"{side}_language", None) for side in ("source", "target"))
+    special = with_languages(special, vocabulary.source, *languages)
     dropouts = {name: getattr(recipe.model, name) for name in ("dropout", "attention_dropout", "feedforward_dropout")}
     sizes = dataclasses.replace(hub.config, special_tokens=special, **dropouts)
     recipe = dataclasses.replace(recipe, model=sizes, hub=True)

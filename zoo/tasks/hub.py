@@ -1,6 +1,7 @@
 """From a folder of the Hugging Face hub to a task that is ready to use."""
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,8 +31,6 @@ _TASKS = {
     "span": "question_answering",
     "vector": "embedding",
 }
-# Tokens of a generated text where a checkpoint says no number, the first one included: as transformers has it.
-_LONGEST = 20
 
 
 def load_hub(folder: Path) -> Task:
@@ -72,7 +71,7 @@ def _text_to_text(folder: Path, hub: HubModel) -> Task:
         "base": str(folder),
         # Pairs of all lengths that the model takes are scored.
         "batching": {"buckets": [[min(64, longest)] * 2, [longest] * 2], "batch_tokens": max(4096, longest)},
-        "generation": generation_config(folder).to_dict(),
+        "generation": generation_config(folder, longest=None).to_dict(),
     }
     return begin_with_hub(kind, kind.recipe_class.from_dict(recipe), folder, hub)
 
@@ -116,10 +115,33 @@ def load_hub_captioner(folder: Path) -> CaptionerParts:
     return CaptionerParts(vision, text, tokenizer, images, generation_config(folder))
 
 
+# Theirs where a checkpoint is silent, as transformers has it.
+_DEFAULTS: dict[str, Any] = {
+    "num_beams": 1,
+    "length_penalty": 1.0,
+    "early_stopping": False,
+    "renormalize_logits": False,
+    "no_repeat_ngram_size": 0,
+    "do_sample": False,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "bad_words_ids": (),
+}
+# What is not known here, and what it is where it does nothing.
+_LEFT_OUT: dict[str, Any] = {
+    "repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "typical_p": 1.0,
+    "min_p": None,
+}
 # Our field -> theirs.
 _GENERATION = {
     "beams": "num_beams",
     "length_penalty": "length_penalty",
+    "renormalize": "renormalize_logits",
     "no_repeat_ngram": "no_repeat_ngram_size",
     "sample": "do_sample",
     "temperature": "temperature",
@@ -128,12 +150,37 @@ _GENERATION = {
 }
 
 
-def generation_config(folder: Path) -> GenerationConfig:
-    """Reads how a hub folder's model generates; without the first token, which theirs count and ours do not."""
-    theirs = {name: value for name, value in read_generation(folder).items() if value is not None}
-    values: dict[str, Any] = {ours: theirs[name] for ours, name in _GENERATION.items() if name in theirs}
-    if values.get("sample"):
+def generation_config(folder: Path, longest: int | None = 20) -> GenerationConfig:
+    """Reads how a hub folder's model generates; where it is silent, as transformers does.
+
+    Args:
+        folder: The model's.
+        longest: Most tokens of a target where it does not say, the start token included; None for the zoo's own.
+
+    Warns:
+        UserWarning: If it asks for something that is not known here, which is left out.
+    """
+    theirs = _DEFAULTS | {name: value for name, value in read_generation(folder).items() if value is not None}
+    for name, value in _LEFT_OUT.items():
+        if theirs.get(name, value) != value:
+            warnings.warn(f"{folder}: {name} is {theirs[name]!r}; it is not known here and left out", stacklevel=2)
+    values: dict[str, Any] = {ours: theirs[name] for ours, name in _GENERATION.items()}
+    if values["sample"]:
         values["beams"] = 1
-    values["min_length"] = max(0, theirs.get("min_length", 0) - 1)
-    values["max_length"] = theirs.get("max_new_tokens", theirs.get("max_length", _LONGEST) - 1)
-    return GenerationConfig.from_dict({**values, "length_penalty_form": "power"})
+    stops = {True: "full", False: "heuristic"}
+    # Theirs count the start token, ours do not.
+    most = theirs.get("max_length", longest)
+    most = theirs.get("max_new_tokens", most and most - 1)
+    return GenerationConfig.from_dict(
+        {
+            **values,
+            "length_penalty_form": "power",
+            "early_stopping": stops.get(theirs["early_stopping"], theirs["early_stopping"]),
+            "late_ends": False,
+            "min_length": max(theirs["min_length"] - 1, theirs["min_new_tokens"], 0),
+            "max_length": most,
+            "force_end": "forced_eos_token_id" in theirs,
+            # Those of one token are special tokens that never occur.
+            "bad_words": [word for word in theirs["bad_words_ids"] if len(word) > 1],
+        }
+    )

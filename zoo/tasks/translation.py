@@ -4,10 +4,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
+from zoo.data.hub_texts import with_languages
 from zoo.data.tokenizers import Tokenizer
 from zoo.metrics.translation import translation_scores
 from zoo.tasks.base import begin
 from zoo.tasks.text_to_text import TextToText, TextToTextRecipe
+
+
+LANGUAGES = ("source_language", "target_language")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +40,40 @@ class Translation(TextToText[TranslationRecipe]):
     """
 
     recipe_class = TranslationRecipe
+
+    def __call__(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        source_language: str | None = None,
+        target_language: str | None = None,
+        **generation: Any,
+    ) -> Any:
+        """Translates texts.
+
+        Args:
+            inputs: One text, or several.
+            source_language, target_language: Of a model that knows several: see with_languages().
+            generation: Fields of the recipe's generation that differ: beams=1, n_best=3 ...
+
+        Returns:
+            One text for a text, a list for several. With n_best above 1 each is a list, best first.
+
+        Raises:
+            ValueError: For an empty text, one longer than the model takes, or a language that it does not know.
+        """
+        special = self.model.special_tokens
+        self.model.special_tokens = with_languages(special, self.source_tokenizer, source_language, target_language)
+        try:
+            return super().__call__(inputs, **generation)
+        finally:
+            self.model.special_tokens = special
+
+    def settings(self, assignments: Sequence[str]) -> dict[str, Any]:
+        split = [assignment.partition("=") for assignment in assignments]
+        languages = {name.strip(): value for name, _, value in split if name.strip() in LANGUAGES}
+        others = ["".join(parts) for parts in split if parts[0].strip() not in LANGUAGES]
+        return {**super().settings(others), **languages}
 
     @classmethod
     def from_examples(cls, recipe: TranslationRecipe, examples: Sequence[Mapping[str, str]]) -> Self:
