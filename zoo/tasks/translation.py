@@ -10,7 +10,6 @@ from zoo.metrics.translation import translation_scores
 from zoo.tasks.base import begin
 from zoo.tasks.text_to_text import TextToText, TextToTextRecipe
 
-
 LANGUAGES = ("source_language", "target_language")
 
 
