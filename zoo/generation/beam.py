@@ -54,7 +54,12 @@ def start(tokens: KerasTensor, beams: int, length: int = 1) -> Beams:
 
 
 def advance(
-    state: Beams, logits: KerasTensor, end_token: int, alpha: float, form: Form = "gnmt"
+    state: Beams,
+    logits: KerasTensor,
+    end_token: int,
+    alpha: float,
+    form: Form = "gnmt",
+    uncounted: KerasTensor | int = 0,
 ) -> tuple[Beams, KerasTensor]:
     """Extends every live beam by one token.
 
@@ -65,6 +70,7 @@ def advance(
         logits: (B * K, V), impossible tokens at IMPOSSIBLE.
         end_token: Ends a sequence.
         alpha, form: The length penalty's.
+        uncounted: (B,), tokens that were given, which the length penalty does not count.
 
     Returns:
         The next state; and int32 (B * K,), the row that each live beam continues.
@@ -86,7 +92,7 @@ def advance(
     ends = ops.equal(tokens, end_token)
 
     live_scores, survivors = ops.top_k(ops.where(ends, IMPOSSIBLE, scores), beams)
-    penalized = scores / length_penalty(state.length, alpha, form)
+    penalized = scores / ops.reshape(length_penalty(_counted(state.length, uncounted), alpha, form), (-1, 1))
     pool = ops.concatenate([state.ended_scores, ops.where(ends & (scores > IMPOSSIBLE / 2), penalized, IMPOSSIBLE)], 1)
     ended_scores, winners = ops.top_k(pool, beams)
     ended = _pick(ops.concatenate([state.ended, extended], axis=1), winners)
@@ -96,22 +102,29 @@ def advance(
     return Beams(state.length + 1, _pick(extended, survivors), live_scores, ended, ended_scores), rows
 
 
-def unfinished(state: Beams, limits: KerasTensor, alpha: float, form: Form = "gnmt") -> KerasTensor:
+def unfinished(
+    state: Beams, limits: KerasTensor, alpha: float, form: Form = "gnmt", uncounted: KerasTensor | int = 0
+) -> KerasTensor:
     """Tells which sources' live beams could still enter their n-best list.
 
     A live beam's score only falls; divided by the largest penalty it may reach, it bounds all that may come of it.
 
     Args:
         state: The search.
-        limits: (B,), the most tokens each source may generate.
-        alpha, form: The length penalty's.
+        limits: (B,), the most tokens of each source's targets, given ones included.
+        alpha, form, uncounted: As for advance().
 
     Returns:
         Boolean (B,).
     """
-    longest = length_penalty(limits if alpha > 0 else state.length, alpha, form)
+    longest = length_penalty(_counted(limits if alpha > 0 else state.length, uncounted), alpha, form)
     bound = state.live_scores[:, 0] / longest
     return (bound > state.ended_scores[:, -1]) & (state.length <= limits)
+
+
+def _counted(length: KerasTensor, uncounted: KerasTensor | int) -> KerasTensor:
+    """Returns what the length penalty counts; while tokens that were given are gone through, that is nothing yet."""
+    return ops.maximum(length - uncounted, 1)
 
 
 def _pick(sequences: KerasTensor, index: KerasTensor) -> KerasTensor:
@@ -127,6 +140,7 @@ def search(
     end_token: int,
     alpha: float,
     form: Form = "gnmt",
+    uncounted: KerasTensor | int = 0,
 ) -> Beams:
     """Runs a search to its end.
 
@@ -134,23 +148,23 @@ def search(
         logits_of: Maps a state and the decoder's tensors to logits (B * K, V) and the tensors after this step.
         tensors: What the decoder carries from step to step, rows in the order of the beams.
         state: Where to begin.
-        limits: (B,), the most tokens each source may generate.
+        limits: (B,), the most tokens of each source's targets, given ones included.
         end_token: Ends a sequence.
-        alpha, form: The length penalty's.
+        alpha, form, uncounted: As for advance().
 
     Returns:
         The last state, all of its sequences ended.
     """
 
     def go_on(*loop):
-        return ops.any(unfinished(Beams(*loop[:5]), limits, alpha, form))
+        return ops.any(unfinished(Beams(*loop[:5]), limits, alpha, form, uncounted))
 
     def body(*loop):
         state = Beams(*loop[:5])
         logits, tensors = logits_of(state, loop[5:])
         # A source that is done stays as it is: what it returns does not depend on the others in its batch.
-        active = unfinished(state, limits, alpha, form)
-        new, rows = advance(state, logits, end_token, alpha, form)
+        active = unfinished(state, limits, alpha, form, uncounted)
+        new, rows = advance(state, logits, end_token, alpha, form, uncounted)
         new = Beams(
             new.length,
             *(

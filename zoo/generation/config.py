@@ -10,12 +10,15 @@ from zoo.config import Config, ConfigError
 class GenerationConfig(Config):
     """How a target is found.
 
+    Lengths count the tokens that are generated, end token included: not the start token, nor what a target was told to
+    begin with.
+
     Args:
         beams: Width of the beam search; 1 is greedy.
         length_penalty: Exponent of the beam search's length penalty; 0 compares plain log-probabilities.
         length_penalty_form: "gnmt" divides by ((5 + length) / 6) ** length_penalty, "power" by length **
-            length_penalty, as transformers does; length counts all tokens of a target.
-        max_length: Most target tokens, end token included; where None, twice the source and 10 more.
+            length_penalty, as transformers does.
+        max_length: Most target tokens; where None, twice the source and 10 more.
         min_length: Fewest target tokens before the end token.
         no_repeat_ngram: No n-gram of this length occurs twice in a target; 0 allows all.
         n_best: How many hypotheses are returned for a source; at most `beams`, or any number of samples.

@@ -1,5 +1,7 @@
 """What is compiled: the loops that take, draw or search for one token after the other."""
 
+from typing import NamedTuple
+
 import numpy as np
 from keras import KerasTensor, ops
 
@@ -9,6 +11,22 @@ from zoo.generation.config import GenerationConfig
 from zoo.generation.layout import FREE
 from zoo.layers import BlockCache
 from zoo.models.generative import Generative, SpecialTokens
+
+
+class Rows(NamedTuple):
+    """What is asked of each of B targets, of which each has L places.
+
+    Attributes:
+        limits: int32 (B,), the most tokens behind the start token, given ones included.
+        uncounted: int32 (B,), how many tokens no length counts, since they were given.
+        seeds: int32 (B, 2), of draws.
+        given: int32 (B, L), what targets begin with; FREE behind it.
+    """
+
+    limits: KerasTensor
+    uncounted: KerasTensor
+    seeds: KerasTensor
+    given: KerasTensor
 
 
 class _Decoder:
@@ -54,40 +72,38 @@ def _constrain(
     logits: KerasTensor,
     tokens: KerasTensor,
     length: KerasTensor,
-    limits: KerasTensor,
-    given: KerasTensor | None,
+    rows: Rows,
+    forced: bool,
     special: SpecialTokens,
     config: GenerationConfig,
 ) -> KerasTensor:
     """Makes what may not come next impossible: special tokens, an early or a late end, repeated n-grams.
 
-    Where `given` (R, L) has a token for the place, nothing but that token may come.
+    Where a token is given for the place, and `forced`, nothing but that token may come.
     """
     vocabulary = ops.arange(logits.shape[-1], dtype="int32")
     if config.no_repeat_ngram:
         logits = sampling.forbid_repeated_ngrams(logits, tokens, length, config.no_repeat_ngram)
     ends = ops.equal(vocabulary, special.end)
     never = ops.convert_to_tensor(np.isin(np.arange(logits.shape[-1]), special.never))
-    forbidden = never | (ends & (length <= config.min_length))
-    last = (length >= limits)[:, None]
-    forbidden = ops.where(last, ~ends, forbidden[None])
-    if given is not None:
-        wanted = ops.take(given, length, axis=1)[:, None]
+    early = (length <= rows.uncounted + config.min_length)[:, None]
+    late = (length >= rows.limits)[:, None]
+    forbidden = ops.where(late, ~ends, never | (ends & early))
+    if forced:
+        wanted = ops.take(rows.given, length, axis=1)[:, None]
         forbidden = ops.where(ops.equal(wanted, FREE), forbidden, ops.not_equal(vocabulary, wanted))
     return sampling.forbid(logits, forbidden)
 
 
 def take_or_draw(
-    model: Generative, source, limits, seeds, given, read: int, forced: bool, config: GenerationConfig
+    model: Generative, source, rows: Rows, read: int, forced: bool, config: GenerationConfig
 ) -> tuple[KerasTensor, KerasTensor]:
     """Takes the likeliest token, or draws one, until every row has ended.
 
     Args:
         model: The model.
         source: What it encodes.
-        limits: int32 (B,), the most tokens of each target.
-        seeds: int32 (B, 2).
-        given: int32 (B, L), what targets begin with.
+        rows: What is asked of each target.
         read: How many places every row has given.
         forced: Whether a row has more given than that.
         config: How.
@@ -95,9 +111,8 @@ def take_or_draw(
     Returns:
         Tokens (B, 1, L), scores (B, 1).
     """
-    rows = given.shape[0]
     special = model.special_tokens
-    decoder = _Decoder(model, source, given, read)
+    decoder = _Decoder(model, source, rows.given, read)
 
     def go_on(length, tokens, scores, ended, *tensors):
         return ops.any(~ended)
@@ -105,12 +120,12 @@ def take_or_draw(
     def body(length, tokens, scores, ended, *cached):
         newest = ops.take(tokens, length - 1, axis=1)[:, None]
         logits, tensors = decoder.step(newest, length - 1, cached)
-        logits = _constrain(logits, tokens, length, limits, given if forced else None, special, config)
+        logits = _constrain(logits, tokens, length, rows, forced, special, config)
         if config.sample:
             logits = logits / config.temperature
             logits = sampling.keep_top_k(logits, config.top_k) if config.top_k else logits
             logits = sampling.keep_top_p(logits, config.top_p)
-            chosen = sampling.draw(logits, ops.stack([seeds[:, 0] + 65537 * length, seeds[:, 1]], axis=1))
+            chosen = sampling.draw(logits, ops.stack([rows.seeds[:, 0] + 65537 * length, rows.seeds[:, 1]], axis=1))
         else:
             chosen = ops.cast(ops.argmax(logits, axis=-1), "int32")
         gained = ops.take_along_axis(logits, chosen[:, None], axis=1)[:, 0] - ops.logsumexp(logits, axis=-1)
@@ -120,31 +135,30 @@ def take_or_draw(
         scores = ops.where(ended, scores, scores + gained)
         return (length + 1, tokens, scores, ended | ends, *tensors)
 
-    first = _first(given, read, special)
-    state = (ops.convert_to_tensor(read, "int32"), first, ops.zeros((rows,)), ops.zeros((rows,), "bool"))
+    first = _first(rows.given, read, special)
+    scores = ops.zeros((first.shape[0],))
+    state = (ops.convert_to_tensor(read, "int32"), first, scores, ops.zeros_like(scores, "bool"))
     _, tokens, scores, *_ = ops.while_loop(go_on, body, (*state, *decoder.tensors))
     return tokens[:, None], scores[:, None]
 
 
 def search(
-    model: Generative, source, limits, given, read: int, forced: bool, config: GenerationConfig
+    model: Generative, source, rows: Rows, read: int, forced: bool, config: GenerationConfig
 ) -> tuple[KerasTensor, KerasTensor]:
     """Searches with beams: tokens (B, n_best, L), scores (B, n_best); arguments as for take_or_draw()."""
-    sources, places = given.shape
     special = model.special_tokens
-    decoder = _Decoder(model, source, given, read, config.beams)
-    row_limits = ops.repeat(limits, config.beams)
-    row_given = ops.repeat(given, config.beams, axis=0) if forced else None
+    decoder = _Decoder(model, source, rows.given, read, config.beams)
+    beams = Rows(*(ops.repeat(x, config.beams, axis=0) for x in rows))
 
     def logits_of(state: beam.Beams, tensors):
-        tokens = ops.reshape(state.live, (sources * config.beams, places))
+        tokens = ops.reshape(state.live, beams.given.shape)
         newest = ops.take(tokens, state.length - 1, axis=1)[:, None]
         logits, tensors = decoder.step(newest, state.length - 1, tensors)
-        return _constrain(logits, tokens, state.length, row_limits, row_given, special, config), tensors
+        return _constrain(logits, tokens, state.length, beams, forced, special, config), tensors
 
-    state = beam.start(_first(given, read, special), config.beams, read)
-    penalty = config.length_penalty, config.length_penalty_form
-    state = beam.search(logits_of, decoder.tensors, state, limits, special.end, *penalty)
+    state = beam.start(_first(rows.given, read, special), config.beams, read)
+    penalty = config.length_penalty, config.length_penalty_form, rows.uncounted
+    state = beam.search(logits_of, decoder.tensors, state, rows.limits, special.end, *penalty)
     return state.ended[:, : config.n_best], state.ended_scores[:, : config.n_best]
 
 

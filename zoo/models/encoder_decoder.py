@@ -1,6 +1,7 @@
 """encoder_decoder: the transformer of "Attention Is All You Need", for text to text."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 import keras
@@ -68,6 +69,7 @@ class EncoderDecoder(Generative):
 
     config_class = EncoderDecoderConfig
     config: EncoderDecoderConfig
+    encode: Callable
 
     @classmethod
     def build_from(cls, config: EncoderDecoderConfig, name: str) -> "EncoderDecoder":

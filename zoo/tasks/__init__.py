@@ -19,6 +19,9 @@ TASKS = {
     "embedding": "zoo.tasks.embedding:Embedding",
     "multitask": "zoo.tasks.multitask:Multitask",
     "captioning": "zoo.tasks.captioning:Captioning",
+    "hub_captioning": "zoo.tasks.hub_captioning:HubCaptioning",
+    "image_classification": "zoo.tasks.image_classification:ImageClassification",
+    "text_generation": "zoo.tasks.text_generation:TextGeneration",
 }
 
 
