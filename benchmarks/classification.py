@@ -11,7 +11,7 @@ take turns over shares of it. zoo's compilation is timed apart, and the epoch is
 Prediction goes once over all texts in the order given; "sorted" is the same by transformers with the texts sorted by
 length, which its users have to do themselves. Loading runs in fresh processes, after imports.
 
-    .venv-peers/bin/python benchmarks/classification.py MINILM_FOLDER tsv:sst2/train.tsv [--json FILE]
+    .venv-peers/bin/python benchmarks/classification.py [--data sst2] [--json FILE]
 """
 
 import argparse
@@ -155,8 +155,8 @@ def loading(code: str, folder: str) -> tuple[float, float]:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description="Time MiniLM on classification, next to transformers + torch.")
-    parser.add_argument("folder", help="all-MiniLM-L6-v2 as the hub has it")
-    parser.add_argument("data", help="labelled texts of two classes with a header, tsv:FILE")
+    parser.add_argument("--base", default="hf://sentence-transformers/all-MiniLM-L6-v2", help="default: %(default)s")
+    parser.add_argument("--data", default="sst2", help="labelled texts of two classes, a SOURCE; default: %(default)s")
     parser.add_argument("--shares", type=int, default=6, help="turns in the epoch; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="turns of prediction and loading; default: %(default)s")
     parser.add_argument("--buckets", type=int, nargs="+", default=[16, 24, 32, 48, 64], help="default: %(default)s")
@@ -167,22 +167,24 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Builds, warms up, measures and reports."""
     import zoo
+    from zoo.presets.hub import find_hub_folder
 
     options = parse()
+    folder = str(find_hub_folder(options.base))
     figures = {"benchmark": "classification", "settings": vars(options), "machine": machine(PACKAGES), "ratios": {}}
     print("  ".join(f"{name} {value}" for name, value in figures["machine"].items()))
-    examples = zoo.data.load(options.data, fields={"text": "text", "label": "label"})
+    examples = zoo.data.load(options.data)
 
-    size = sum(file.stat().st_size for file in Path(options.folder).glob("*.safetensors")) / 2**20
+    size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors")) / 2**20
     for name, code in ((ZOO, LOAD_ZOO), (TRANSFORMERS, LOAD_TRANSFORMERS)):
-        seconds, memory = zip(*(loading(code, options.folder) for _ in range(options.rounds)))
+        seconds, memory = zip(*(loading(code, folder) for _ in range(options.rounds)))
         figures[f"load, {name}"] = {"seconds": seconds, "peak_growth_mib": memory, "file_mib": size}
         print(
             f"load, {name:<24} {statistics.median(seconds):.2f} s, peak memory grows by "
             f"{statistics.median(memory):.0f} MiB ({statistics.median(memory) / size:.1f} times the file)"
         )
 
-    ours, theirs = ZooSide(options.folder, examples, tuple(options.buckets)), TransformersSide(options.folder, examples)
+    ours, theirs = ZooSide(folder, examples, tuple(options.buckets)), TransformersSide(folder, examples)
     compiling = ours.warm_up()
     theirs.train(0, 20 * options.shares)
     turns = {

@@ -107,11 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(demo, "demo", "Runs every shipped preset on real input, with attention pictures.")
     sub.add_argument("--out", type=Path, default=Path("demo"), help="folder for the pictures (default: demo)")
 
-    sub = command(predict, "predict", "Runs a preset on texts.")
-    sub.add_argument("preset", help="a shipped preset or a folder")
-    sub.add_argument("input", nargs="*", help="texts; standard input's lines where there is none")
-    sub.add_argument("--file", type=Path, help="a UTF-8 file with one text a line")
-    sub.add_argument("--json", action="store_true", help="prints one JSON object a text")
+    sub = command(predict, "predict", "Runs a preset on texts, or on files of images.")
+    sub.add_argument("preset", help="a shipped preset, a folder, or hf://owner/name")
+    sub.add_argument("input", nargs="*", help="texts or files; standard input's lines where there is none")
+    sub.add_argument("--file", type=Path, help="a UTF-8 file with one input a line")
+    sub.add_argument("--json", action="store_true", help="prints one JSON object an input")
     _add_window(sub)
     _add_set(sub, "a field of the generation settings, for example beams=1")
 
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command(attention, "attention", "Draws where a preset's heads look.")
     sub.add_argument("preset", help="a shipped preset or a folder")
-    sub.add_argument("input", help="a text")
+    sub.add_argument("input", help="a text, or a file with an image")
     sub.add_argument("--out", type=Path, required=True, metavar="FILE.html|FILE.png")
 
     command(doctor, "doctor", "Says which backend, devices, compiler and precision are truly active.")

@@ -160,6 +160,11 @@ def open_hub_folder(folder: Path) -> HubModel:
     return _model(folder, table, theirs, values, tensors)
 
 
+def is_hub_captioner(folder: Path) -> bool:
+    """Tells whether a hub folder holds a vision encoder and a decoder: whether open_hub_captioner() opens it."""
+    return "vision" in read_table(read_config(folder)["model_type"], folder)
+
+
 def open_hub_captioner(folder: Path) -> HubCaptioner:
     """Maps a hub folder that holds a vision encoder and a decoder to the zoo's two models.
 
@@ -178,7 +183,7 @@ def open_hub_captioner(folder: Path) -> HubCaptioner:
         raise CheckpointError(f"{folder}: {theirs['model_type']} does not describe images; open_hub_folder() opens it")
     # Whoever fills both halves reads the files once.
     tensors = functools.cache(functools.partial(read_tensors, folder))
-    eyes, mouth = (theirs[table[part]["config"]] for part in ("vision", "text"))
+    eyes, mouth = (_half(theirs, table[part]["config"], folder) for part in ("vision", "text"))
     prefix, text_prefix = (table[part]["prefix"] for part in ("vision", "text"))
 
     def seen() -> dict[str, np.ndarray]:
@@ -198,6 +203,13 @@ def open_hub_captioner(folder: Path) -> HubCaptioner:
     differs = width != values["width"] and mouth.get("cross_attention_hidden_size") is None
     values["feature_projection"] = table["projected"] and differs
     return HubCaptioner(vision, _model(folder, text_table, {}, values, written))
+
+
+def _half(theirs: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
+    half = theirs.get(name)
+    if not isinstance(half, Mapping) or "model_type" not in half:
+        raise CheckpointError(f"{folder / 'config.json'}: {name} is {half!r}; it takes an object with a model_type")
+    return half
 
 
 def _model(

@@ -1,6 +1,7 @@
 """encoder_decoder: the transformer of "Attention Is All You Need", for text to text, and those that came of it."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
@@ -133,6 +134,7 @@ class EncoderDecoder(Generative):
 
     config_class = EncoderDecoderConfig
     config: EncoderDecoderConfig
+    encode: Callable
 
     @classmethod
     def build_from(cls, config: EncoderDecoderConfig, name: str) -> "EncoderDecoder":

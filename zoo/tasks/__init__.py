@@ -21,6 +21,9 @@ TASKS = {
     "summarization": "zoo.tasks.summarization:Summarization",
     "denoising": "zoo.tasks.denoising:Denoising",
     "captioning": "zoo.tasks.captioning:Captioning",
+    "hub_captioning": "zoo.tasks.hub_captioning:HubCaptioning",
+    "image_classification": "zoo.tasks.image_classification:ImageClassification",
+    "text_generation": "zoo.tasks.text_generation:TextGeneration",
 }
 
 

@@ -6,6 +6,7 @@ python -m zoo.tasks.card runs/en-de zoo/presets/translation-multi30k-en-de
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,14 @@ def publish(run: Path, folder: Path) -> dict[str, Any]:
     with safetensors.safe_open(run / CHECKPOINT, framework="numpy") as file:
         position = json.loads(file.metadata()["position"])
 
+    task.card = {
+        **task.card,
+        "parameters": task.model.count_params(),
+        "saved_parameters": sum(math.prod(weight.shape) for weight in task.saved_weights.values()),
+        "seed": task.recipe.training.seed,
+        "steps": position["step"],
+        "minutes": written.get("minutes", round(position["seconds"] / 60)),
+    }
     scores: dict[str, dict[str, float]] = {}
     signatures: dict[str, str] = {}
     for split in written["splits"]:
@@ -55,17 +64,13 @@ def publish(run: Path, folder: Path) -> dict[str, Any]:
             signatures = metrics.pop("signatures", {})
             column = f"{split}, {name}" if name else split
             scores[column] = {metric: round(value, 2) for metric, value in metrics.items()}
+            print(column, scores[column], flush=True)
         for name in task.baselines:
             metrics = task.evaluate_baseline(name, examples)
             scores[f"{split}, {name}"] = {m: round(v, 2) for m, v in metrics.items() if m != "signatures"}
     best = f"{written['splits'][0]}, {list(task.ways)[-1]}".removesuffix(", ")
     task.card = {
         **task.card,
-        "parameters": task.model.count_params(),
-        "saved_parameters": sum(weight.size for weight in task.saved_weights.values()),
-        "seed": task.recipe.training.seed,
-        "steps": position["step"],
-        "minutes": written.get("minutes", round(position["seconds"] / 60)),
         "score": {f"{written['headline']} ({written['splits'][0]})": scores[best][written["headline"]]},
         "scores": scores,
         "signatures": signatures,
@@ -157,4 +162,4 @@ if __name__ == "__main__":
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    print(json.dumps(publish(options.run, options.folder)["scores"], indent=2))
+    publish(options.run, options.folder)

@@ -7,10 +7,11 @@ from typing import Any, Literal
 import numpy as np
 
 from zoo.config import Config
+from zoo.data.texts import split_pairs
 from zoo.metrics.classification import label_scores, multi_label_scores
 from zoo.models.encoder import EncoderConfig, EncoderHeadsConfig, HeadConfig
 from zoo.tasks.labels import read_label
-from zoo.tasks.text import TextRecipe, TextTask, only_head, split_pairs
+from zoo.tasks.text import TextRecipe, TextTask, only_head
 from zoo.training import TrainingConfig
 
 

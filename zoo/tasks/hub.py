@@ -3,23 +3,25 @@
 import dataclasses
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from zoo.checkpoints import CheckpointError
-from zoo.checkpoints.hub import HubModel, open_hub_captioner, open_hub_folder, read_generation
+from zoo.checkpoints.hub import HubModel, is_hub_captioner, open_hub_captioner, open_hub_folder, read_generation
 from zoo.data.hub_images import read_image_config
-from zoo.data.images import ImageConfig
 from zoo.data.texts import TextTokenizer
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig
-from zoo.models.decoder import DecoderModel, decoder
-from zoo.models.encoder import EncoderHeadsConfig, HeadConfig
+from zoo.models.decoder import DecoderConfig
+from zoo.models.encoder import HeadConfig
 from zoo.models.encoder_decoder import EncoderDecoderConfig
-from zoo.models.vision_encoder import VisionEncoder, vision_encoder
+from zoo.models.vision_encoder import VisionEncoderConfig
 from zoo.tasks import task_class
 from zoo.tasks.base import begin_with_hub
+from zoo.tasks.hub_captioning import HubCaptioning, HubCaptioningRecipe
+from zoo.tasks.image_classification import ImageClassification, ImageClassificationRecipe
 from zoo.tasks.task import Task
 from zoo.tasks.text import VOCABULARY, TextTask
+from zoo.tasks.text_generation import TextGeneration, TextGenerationRecipe
 from zoo.tasks.text_to_text import TextToText
 
 # Which task answers with a head of each kind.
@@ -37,29 +39,68 @@ def load_hub(folder: Path) -> Task:
     """Makes a task of a hub model.
 
     Args:
-        folder: Holds config.json, tokenizer.json and weights.
+        folder: Holds config.json and weights; of models of texts tokenizer.json, of models of images
+            preprocessor_config.json.
 
     Returns:
-        The task that the model's head answers; an embedding by the mean of its tokens where it has none; or, of a model
-        from text to text, what its family most often does.
+        The task that the model answers: captions, more text, what its head says, or, from text to text, what its family
+        most often does; an embedding by the mean of its tokens where an encoder of texts has no head.
 
     Raises:
         CheckpointError: If the family is not known, the weights do not fit, or there is no tokenizer.
+        ConfigError: If images are prepared in a way that is not known.
     """
+    if is_hub_captioner(folder):
+        return _captioner(folder)
     hub = open_hub_folder(folder)
+    if isinstance(hub.config, VisionEncoderConfig):
+        return _image_classifier(folder, hub)
+    if isinstance(hub.config, DecoderConfig):
+        return _text_generator(folder, hub)
     if isinstance(hub.config, EncoderDecoderConfig):
         return _text_to_text(folder, hub)
-    if not isinstance(hub.config, EncoderHeadsConfig):
-        raise CheckpointError(f"{folder}: no task for it; zoo.checkpoints.hub.open_hub_folder() gives its model")
-    if not (folder / VOCABULARY).is_file():
-        raise CheckpointError(f"{folder}: no {VOCABULARY}")
+    return _text_task(folder, hub)
+
+
+def _captioner(folder: Path) -> HubCaptioning:
+    hub = open_hub_captioner(folder)
+    images = read_image_config(folder, hub.vision.config.image_size)
+    recipe = HubCaptioningRecipe(
+        vision=hub.vision.config, model=hub.text.config, images=images, generation=generation_config(folder)
+    )
+    task = HubCaptioning(recipe, Tokenizer.load(_vocabulary(folder)))
+    hub.vision.fill(task.vision)
+    hub.text.fill(task.model)
+    return task
+
+
+def _image_classifier(folder: Path, hub: HubModel) -> ImageClassification:
+    if not hub.config.classes:
+        raise CheckpointError(
+            f"{folder}: it has features and no classes, and no task for them; zoo.checkpoints.hub.open_hub_folder() "
+            "gives the model"
+        )
+    images = read_image_config(folder, hub.config.image_size)
+    task = ImageClassification(ImageClassificationRecipe(model=hub.config, images=images))
+    hub.fill(task.model)
+    return task
+
+
+def _text_generator(folder: Path, hub: HubModel) -> TextGeneration:
+    recipe = TextGenerationRecipe(model=hub.config, generation=generation_config(folder))
+    task = TextGeneration(recipe, Tokenizer.load(_vocabulary(folder)))
+    hub.fill(task.model)
+    return task
+
+
+def _text_task(folder: Path, hub: HubModel) -> TextTask:
     config = hub.config
     if not config.heads:
         config = dataclasses.replace(config, heads={"vector": HeadConfig(kind="vector", pooling="mean")})
     ((_, head),) = config.heads.items()
     kind: type[TextTask] = task_class(_TASKS[head.kind])  # type: ignore[assignment]
     recipe = kind.recipe_class.from_dict({"base": str(folder), "model": config.to_dict()})
-    task = kind(recipe, TextTokenizer.load(folder / VOCABULARY))
+    task = kind(recipe, TextTokenizer.load(_vocabulary(folder)))
     hub.fill(task.model)
     return task
 
@@ -76,43 +117,16 @@ def _text_to_text(folder: Path, hub: HubModel) -> Task:
     return begin_with_hub(kind, kind.recipe_class.from_dict(recipe), folder, hub)
 
 
-class CaptionerParts(NamedTuple):
-    """A captioner of the hub, taken apart.
-
-    Attributes:
-        vision: Sees: from prepared images to features; of its places the first vision.extra are no part of the grid.
-        text: Writes: a decoder over these features, for a Generator.
-        tokenizer: Reads beginnings and writes captions.
-        images: How images are prepared.
-        generation: How captions are found, as the checkpoint says; where it is silent, as the zoo does.
-    """
-
-    vision: VisionEncoder
-    text: DecoderModel
-    tokenizer: Tokenizer
-    images: ImageConfig
-    generation: GenerationConfig
-
-
-def load_hub_captioner(folder: Path) -> CaptionerParts:
-    """Loads a vision encoder and a text decoder that were trained together.
-
-    Args:
-        folder: Holds config.json, preprocessor_config.json, tokenizer.json and weights.
+def _vocabulary(folder: Path) -> Path:
+    """Returns where a folder's tokenizer is.
 
     Raises:
-        CheckpointError: If the family is not known, the weights do not fit, or there is no tokenizer.
-        ConfigError: If images are prepared in a way that is not known.
+        CheckpointError: If there is none.
     """
-    hub = open_hub_captioner(folder)
-    if not (folder / VOCABULARY).is_file():
+    path = folder / VOCABULARY
+    if not path.is_file():
         raise CheckpointError(f"{folder}: no {VOCABULARY}")
-    images = read_image_config(folder, hub.vision.config.image_size)
-    vision, text = vision_encoder(hub.vision.config), decoder(hub.text.config)
-    hub.vision.fill(vision)
-    hub.text.fill(text)
-    tokenizer = Tokenizer.load(folder / VOCABULARY)
-    return CaptionerParts(vision, text, tokenizer, images, generation_config(folder))
+    return path
 
 
 # Theirs where a checkpoint is silent, as transformers has it.

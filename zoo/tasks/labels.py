@@ -1,5 +1,6 @@
 """From what an example says to what a head learns, and back: classes, sets of classes, tags of words, spans."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -113,16 +114,44 @@ def _tag_numbers(head: HeadConfig, tags: Sequence[str], text: str, encoding: Enc
 
 
 def read_tags(head: HeadConfig, probabilities: np.ndarray, text: str, encoding: Encoding) -> list[str]:
-    """Reads the likeliest tag of each word off its first token; OUTSIDE where it has none.
+    """Reads the likeliest tags of words off their first tokens; OUTSIDE where a word has none.
+
+    Of all sequences of tags only those count in which I-NAME follows B-NAME or I-NAME, where there is a B-NAME.
 
     Args:
         head: A head of kind tags.
         probabilities: (tokens, classes).
         text: The text.
         encoding: Its tokens.
+
+    Source: Viterbi 1967, section III.
     """
-    best = probabilities.argmax(axis=1)
-    return [OUTSIDE if place is None else head.classes[best[place]] for place in word_starts(text, encoding)]
+    places = word_starts(text, encoding)
+    seen = [place for place in places if place is not None]
+    found = iter(_likeliest(np.log(probabilities[seen] + 1e-9), *_transitions(head.classes)) if seen else [])
+    return [OUTSIDE if place is None else head.classes[next(found)] for place in places]
+
+
+@functools.cache
+def _transitions(classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns log-probabilities, 0 or minus infinity: of a first tag (C,), and of a tag behind another (C, C)."""
+    inside = np.array([name.startswith("I-") and f"B-{name[2:]}" in classes for name in classes])
+    entity = np.array([name[2:] if name.startswith(("B-", "I-")) else "" for name in classes])
+    allowed = ~inside | (entity[:, None] == entity)
+    return np.where(inside, -np.inf, 0.0), np.where(allowed, 0.0, -np.inf)
+
+
+def _likeliest(scores: np.ndarray, first: np.ndarray, transitions: np.ndarray) -> list[int]:
+    """Finds the path of the highest sum through scores (words, classes)."""
+    total, came_from = scores[0] + first, []
+    for row in scores[1:]:
+        through = total[:, None] + transitions
+        came_from.append(through.argmax(axis=0))
+        total = through.max(axis=0) + row
+    path = [int(total.argmax())]
+    for previous in reversed(came_from):
+        path.append(int(previous[path[-1]]))
+    return path[::-1]
 
 
 def _span(answer: str, start: int, encoding: Encoding) -> np.ndarray:

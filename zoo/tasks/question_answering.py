@@ -6,10 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from zoo.data.texts import Encoding
+from zoo.data.texts import Encoding, split_pairs
 from zoo.metrics.classification import answer_scores
 from zoo.models.encoder import EncoderConfig, EncoderHeadsConfig, HeadConfig
-from zoo.tasks.text import TextRecipe, TextTask, only_head, split_pairs
+from zoo.tasks.text import TextRecipe, TextTask, only_head
 from zoo.training import TrainingConfig
 
 

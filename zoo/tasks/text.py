@@ -378,24 +378,6 @@ class TextTask(Task[Recipe]):
         return rank_allocator(self.model, self.recipe.adapt, steps)
 
 
-def split_pairs(inputs: Sequence[str]) -> tuple[list[str], list[str] | None]:
-    """Splits inputs such as "first TAB second".
-
-    Returns:
-        The first texts and the second ones; None for these where no input has a tab.
-
-    Raises:
-        ValueError: If some inputs have one and others not; it says which.
-    """
-    parts = [text.split("\t", 1) for text in inputs]
-    if all(len(part) == 1 for part in parts):
-        return list(inputs), None
-    for number, part in enumerate(parts, 1):
-        if len(part) == 1:
-            raise ValueError(f"input {number}: one text, where others are pairs; write first TAB second")
-    return [first for first, _ in parts], [second for _, second in parts]
-
-
 def only_head(recipe: TextRecipe, kinds: Sequence[str]) -> tuple[str, HeadConfig]:
     """Returns the one head of a task that has one.
 
