@@ -201,7 +201,8 @@ class TextToText(Task[Recipe]):
 
     def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool):
         """Computes a batch's loss, and how full the batch is."""
-        with capture() if self.recipe.coverage else contextlib.nullcontext({}) as maps:
+        with contextlib.ExitStack() as looking:
+            maps = looking.enter_context(capture()) if self.recipe.coverage else {}
             logits = model({"source": batch["source"], "target": batch["target"]}, training=training)
         smoothing = self.recipe.training.smoothing(batch)
         losses = cross_entropy(logits, batch["labels"], smoothing, normalized=self.recipe.model.copying)
