@@ -14,7 +14,7 @@ from zoo.tasks.denoising import Denoising, DenoisingRecipe, texts_of
 from zoo.training import OptimizerConfig, TrainingConfig
 
 TEXTS = [
-    {"text": f"{who} {what} in {where}. It was fun. #Person1#: I like {where}!"}
+    {"text": f"{who} {what} in {where}. It was fun.\n#Person1#: I like {where}!"}
     for who in ("Ada", "Ben", "Cleo")
     for what in ("sings", "reads")
     for where in ("Rome", "Oslo", "Bonn", "Lima")
@@ -135,7 +135,7 @@ def test_it_writes_texts_out_again(denoiser):
     (text,) = denoiser(["Ada <mask> in Rome."])
     assert isinstance(text, str)
     (sample,) = denoiser.samples(TEXTS[:1])
-    assert sample["reference"] == TEXTS[0]["text"]
+    assert sample["reference"] == TEXTS[0]["text"].replace("\n", " ")
     assert "<mask>" in sample["input"]
 
 

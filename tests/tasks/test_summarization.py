@@ -13,6 +13,7 @@ from zoo.config import ConfigError
 from zoo.data import SourceError
 from zoo.data.corruption import MASK
 from zoo.data.pipeline import BatchingConfig, PairBatches
+from zoo.generation import GenerationConfig
 from zoo.models.encoder_decoder import EncoderDecoderConfig
 from zoo.tasks.denoising import Denoising, DenoisingRecipe
 from zoo.tasks.run import open_run
@@ -168,7 +169,7 @@ def test_a_dialogue_may_stand_on_one_line(untrained):
     long = " ".join(sources(DIALOGUES[:4]))
     with pytest.warns(UserWarning, match="1 of 1 texts are longer than 39 tokens; each is summarized window by window"):
         windows = untrained(long.replace("\n", " ")).split("] [")
-    assert len(windows) > 3
+    assert len(windows) == 3
     assert all(window.lstrip("[").startswith("0:#Person") for window in windows)
 
 
@@ -176,8 +177,8 @@ def test_a_long_dialogue_is_summarized_in_windows(untrained):
     long = "\n".join(sources(DIALOGUES[:5]))
     short = DIALOGUES[7]["source"]
     with pytest.warns(UserWarning, match="1 of 3 texts are longer than 39 tokens; each is summarized window by window"):
-        first, several, last = untrained([short, long, short], n_best=2)
-    assert first == last == untrained(short, n_best=2)
+        first, several, last = untrained([short, long, short], beams=2, n_best=2)
+    assert first == last == untrained(short, beams=2, n_best=2)
     assert [text.count("[") for text in several] == [text.count(f"[{i}:") for i, text in enumerate(several)]
     said = several[0].replace("[0:", "").replace("]", "")
     assert said.split() == untrained.tokenizer.decode(untrained.tokenizer.encode([long]))[0].split()
@@ -191,13 +192,13 @@ def test_or_what_is_too_long_is_cut_off_behind_a_sentence(untrained):
     (whole,) = untrained.tokenizer.decode(untrained.tokenizer.encode([long]))
     assert whole.startswith(text[3:-1])
     assert text.endswith((".]", "!]", "?]"))
-    assert isinstance(untrained.asked, type(SummaryConfig().search))
+    assert type(untrained.asked) is GenerationConfig
 
 
 def test_training_counts_what_it_cuts_off_and_leaves_out(untrained):
     long = {"source": "\n".join(sources(DIALOGUES[:5])), "target": "Many go to Rome."}
     endless = {"source": DIALOGUES[0]["source"], "target": "They go to Rome. " * 10}
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="are") as said:
         batches = untrained.batches([*DIALOGUES, long, endless])
     assert [str(warning.message) for warning in said] == [
         "1 of 26 examples are longer than 39 tokens; the rest of each was cut off",
@@ -289,7 +290,7 @@ def test_a_baseline_is_scored_without_a_model():
     )
     assert scores["rouge1"] == pytest.approx(100 * 2 * 1 * 0.5 / 1.5)
     assert scores["words"] == 2
-    with pytest.raises(ValueError, match=r"baseline 'lead'; .*|baseline 'lead': .*"):
+    with pytest.raises(ValueError, match="baseline 'lead': "):
         Summarization.evaluate_baseline("lead", DIALOGUES)
     with pytest.raises(ConfigError, match="baseline 'lead-3': this task has none"):
         Denoising.evaluate_baseline("lead-3", DIALOGUES)
