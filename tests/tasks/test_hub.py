@@ -190,13 +190,29 @@ def test_who_wants_to_train_it_is_told(name, tasks):
 def test_generation_is_as_the_checkpoint_says(copied):
     folder = copied("vit-gpt2")
     path = folder / "generation_config.json"
-    silent = GenerationConfig(beams=1, top_k=50, max_length=21, length_penalty_form="power")
-    assert generation_config(folder) == dataclasses.replace(silent, max_length=14)
+    silent = GenerationConfig(
+        beams=1,
+        top_k=50,
+        max_length=20,
+        length_penalty_form="power",
+        early_stopping="heuristic",
+        late_ends=False,
+        renormalize=False,
+        force_end=False,
+    )
+    assert generation_config(folder) == dataclasses.replace(silent, max_length=13)
     said = {"num_beams": 3, "min_length": 4, "no_repeat_ngram_size": 2, "length_penalty": 2.0, "max_new_tokens": 9}
     path.write_text(json.dumps({**said, "top_k": None, "bos_token_id": 0}))
     assert generation_config(folder) == dataclasses.replace(
-        silent, beams=3, min_length=3, no_repeat_ngram=2, length_penalty=2.0, max_length=10
+        silent, beams=3, min_length=3, no_repeat_ngram=2, length_penalty=2.0, max_length=9
     )
+    stops = {"early_stopping": True, "forced_eos_token_id": 0, "renormalize_logits": True, "min_new_tokens": 5}
+    path.write_text(json.dumps({**stops, "bad_words_ids": [[7], [8, 9]]}))
+    assert generation_config(folder) == dataclasses.replace(
+        silent, early_stopping="full", force_end=True, renormalize=True, min_length=5, bad_words=((8, 9),)
+    )
+    path.write_text(json.dumps({"early_stopping": "never"}))
+    assert generation_config(folder) == dataclasses.replace(silent, early_stopping="never")
     path.write_text(json.dumps({"do_sample": True, "top_p": 0.9, "num_beams": 4, "repetition_penalty": 1.2}))
     with pytest.warns(UserWarning, match=r"repetition_penalty is 1.2; it is not known here and left out"):
         assert generation_config(folder) == dataclasses.replace(silent, sample=True, top_p=0.9)

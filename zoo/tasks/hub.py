@@ -169,7 +169,7 @@ def generation_config(folder: Path, longest: int | None = 20) -> GenerationConfi
 
     Args:
         folder: The model's.
-        longest: Most tokens of a target where it does not say, the start token included; None for the zoo's own.
+        longest: Most tokens of a target where it does not say; None for the zoo's own.
 
     Warns:
         UserWarning: If it asks for something that is not known here, which is left out.
@@ -182,9 +182,8 @@ def generation_config(folder: Path, longest: int | None = 20) -> GenerationConfi
     if values["sample"]:
         values["beams"] = 1
     stops = {True: "full", False: "heuristic"}
-    # Theirs count the start token, ours do not.
-    most = theirs.get("max_length", longest)
-    most = theirs.get("max_new_tokens", most and most - 1)
+    # Two of their lengths count the start token.
+    most = theirs["max_length"] - 1 if "max_length" in theirs else longest
     return GenerationConfig.from_dict(
         {
             **values,
@@ -192,7 +191,7 @@ def generation_config(folder: Path, longest: int | None = 20) -> GenerationConfi
             "early_stopping": stops.get(theirs["early_stopping"], theirs["early_stopping"]),
             "late_ends": False,
             "min_length": max(theirs["min_length"] - 1, theirs["min_new_tokens"], 0),
-            "max_length": most,
+            "max_length": theirs.get("max_new_tokens", most),
             "force_end": "forced_eos_token_id" in theirs,
             # Those of one token are special tokens that never occur.
             "bad_words": [word for word in theirs["bad_words_ids"] if len(word) > 1],
