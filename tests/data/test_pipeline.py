@@ -11,6 +11,7 @@ from zoo.config import ConfigError
 from zoo.data import read_lines
 from zoo.data.pipeline import BatchingConfig, ChangingPairBatches, Pair, PairBatches
 from zoo.data.tokenizers import Tokenizer
+from zoo.models.generative import SpecialTokens
 
 PAD, START, END = 0, 1, 2
 MULTI30K = Path(os.environ.get("ZOO_DATA") or Path(__file__).parents[2] / "../shared/data") / "multi30k"
@@ -96,6 +97,17 @@ def test_labels_are_what_comes_next():
     assert batch["target"][0].tolist() == [START, 7, 8, 9, START, 11, 0, 0, 0, 0]
     assert batch["labels"][0].tolist() == [7, 8, 9, END, 11, END, 0, 0, 0, 0]
     assert not any(array[1:].any() for array in batch.values())
+
+
+def test_other_special_tokens_are_laid_out_around_sources_and_before_targets():
+    special = SpecialTokens(pad=1, start=20, end=2, source_start=(0,), source_end=(2, 21), beginning=(22,))
+    batches = PairBatches([Pair([5, 6], [7, 8]), Pair([9], [])], SHAPES, special=special)
+    (batch,) = arrays(batches.epoch(None))
+    assert batch["source"].shape == (5, 16)
+    assert batch["source"][0].tolist() == [0, 5, 6, 2, 21, 0, 9, 2, 21] + [1] * 7
+    assert batch["target"][0].tolist() == [20, 22, 7, 8, 20, 22] + [1] * 10
+    assert batch["labels"][0].tolist() == [22, 7, 8, 2, 22, 2] + [1] * 10
+    assert batches.lengths.tolist() == [[5, 4], [4, 2]]
 
 
 def test_the_only_shapes_are_the_buckets():

@@ -15,6 +15,7 @@ from zoo.config import ConfigError
 from zoo.layers import BlockCache
 from zoo.models import MODELS
 from zoo.models.encoder_decoder import END, PAD, START, EncoderDecoder, EncoderDecoderConfig, encoder_decoder
+from zoo.models.generative import SpecialTokens
 
 SOURCE = [[5, 6, 7, 8, 9, END], [10, 11, END, PAD, PAD, PAD]]
 TARGET = [[START, 12, 13, 14, 15], [START, 16, 17, PAD, PAD]]
@@ -27,6 +28,32 @@ KINDS = [
     )
 ]
 KINDS += [{"copying": True, "norm_first": norm_first} for norm_first in (True, False)]
+# As T5 and BART have it.
+KINDS += [
+    {
+        "positions": "relative",
+        "num_buckets": 8,
+        "max_distance": 12,
+        "norm": "rms",
+        "use_bias": False,
+        "score": "dot",
+        "head_dim": 6,
+        "gated": True,
+        "embedding_scale": False,
+        "tied_output": False,
+        "output_scale": True,
+    },
+    {
+        "positions": "learned",
+        "first_position": 2,
+        "norm_first": False,
+        "embedding_scale": False,
+        "embedding_norm": True,
+        "num_decoder_heads": 4,
+        "decoder_feedforward_dim": 20,
+        "output_bias": True,
+    },
+]
 
 
 def run(model, source, target, **kwargs):
@@ -88,6 +115,37 @@ def check_decoding_with_a_cache(model, beams):
 
 def test_beams_share_the_memory_of_their_source(tiny_model):
     check_decoding_with_a_cache(tiny_model, beams=3)
+
+
+# === Special tokens of others ===
+
+
+def test_padding_may_look_like_the_start(tiny_config, scramble):
+    special = SpecialTokens(pad=0, start=0, end=1)
+    model = scramble(encoder_decoder(tiny_config(special_tokens=special)))
+    sources, targets = [[5, 6, 7, 1], [8, 1]], [[0, 12, 13], [0, 14, 15, 16]]
+    packed = run(model, [[*chain(*sources), 0, 0]], [[*chain(*targets), 0, 0]])[0]
+    apart = [run(model, [source], [target])[0] for source, target in zip(sources, targets)]
+    np.testing.assert_allclose(packed[:7], np.concatenate(apart), atol=2e-5)
+
+
+def test_a_source_may_end_with_more_than_one_token(tiny_config, scramble):
+    special = SpecialTokens(pad=1, start=30, end=2, source_start=(0,), source_end=(2, 31))
+    model = scramble(encoder_decoder(tiny_config(special_tokens=special)))
+    sources, targets = [[0, 6, 7, 2, 31], [0, 8, 2, 31]], [[30, 12, 13], [30, 14]]
+    packed = run(model, [[*chain(*sources), 1, 1]], [[*chain(*targets), 1]])[0]
+    apart = [run(model, [source], [target])[0] for source, target in zip(sources, targets)]
+    np.testing.assert_allclose(packed[:5], np.concatenate(apart), atol=2e-5)
+    # What stands behind the end is seen, too.
+    other = run(model, [[0, 6, 7, 2, 32]], targets[:1])[0]
+    assert np.abs(other - apart[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("field", "heads"), [("num_heads", 3), ("num_decoder_heads", 5)])
+def test_heads_divide_the_width_where_no_head_width_is_given(tiny_config, field, heads):
+    with pytest.raises(ConfigError, match=f"{field}: {heads} does not divide width 16"):
+        tiny_config(**{field: heads})
+    assert tiny_config(**{field: heads}, head_dim=4).head_dim == 4
 
 
 # === Copying ===

@@ -110,7 +110,10 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
         index = folder / f"{whole}.index.json"
         names = [whole]
         if index.is_file():
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            try:
+                names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise CheckpointError(f"{index}: it takes a JSON object with a weight_map") from None
             if any(Path(name).name != name for name in names):
                 raise CheckpointError(f"{index}: it names files outside its folder")
             missing = [name for name in names if not (folder / name).is_file()]

@@ -107,10 +107,12 @@ class Generator:
         most = self._limit(bucket(found, special, longest) - special.around_source, config)
         most += rounded_up(given) if given else 0
         begun = begin(beginning, size, min(most, longest) + 1, special)
+        # Where a target need not end, the place of its end stays free.
+        last = longest if config.force_end else longest - 1
         limits = np.full((size,), 1, np.int32)
         seeds = np.zeros((size, 2), np.int32)
         for row, (i, copy) in enumerate(batch):
-            limits[row] = min(begun.uncounted[row] + self._limit(length_of(sources[i]), config), longest)
+            limits[row] = min(begun.uncounted[row] + self._limit(length_of(sources[i]), config), last)
             seeds[row] = (config.seed, i * config.n_best + copy)
         rows = Rows(limits, begun.uncounted, seeds, begun.tokens)
         program = self._program(config, begun.read, begun.forced)
