@@ -125,7 +125,7 @@ def with_languages(
         language = _language(tokenizer, source, "source_language")
         first, last = (
             tuple(language if _is_language(tokenizer, token) else token for token in tokens)
-            for tokens in (special.source_start, special.source_ending)
+            for tokens in (special.source_start, special.source_end)
         )
         special = dataclasses.replace(special, source_start=first, source_end=last)
     if target is not None:
