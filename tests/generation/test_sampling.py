@@ -47,6 +47,24 @@ def test_repeated_ngrams_are_those_of_a_plain_loop(drawn):
     np.testing.assert_array_equal(ops.convert_to_numpy(found)[expected], logits[expected])
 
 
+@pytest.mark.parametrize("vocabulary", [7, 300, 384, 385])
+@pytest.mark.parametrize("k", [1, 2, 7])
+def test_the_largest_are_found_in_blocks_too(vocabulary, k, rng, monkeypatch):
+    monkeypatch.setattr(sampling, "LARGE", 100)
+    monkeypatch.setattr(sampling, "BLOCK", 10)
+    # Many are equal, and some impossible.
+    logits = rng.integers(-3, 4, (5, vocabulary)).astype(np.float32)
+    logits[0] = IMPOSSIBLE
+    logits[1, : vocabulary // 2] = IMPOSSIBLE
+    logits[2] = np.arange(vocabulary)
+    values, places = map(ops.convert_to_numpy, sampling.largest(ops.convert_to_tensor(logits), k))
+    expected = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(places, expected)
+    np.testing.assert_array_equal(values, np.take_along_axis(logits, expected, axis=1))
+    found = ops.convert_to_numpy(sampling.likeliest(ops.convert_to_tensor(logits)))
+    np.testing.assert_array_equal(found, logits.argmax(axis=1))
+
+
 WORDS = [(3, 1), (0, 0), (1, 2, 3), (START, 2)]
 
 

@@ -5,7 +5,8 @@ from typing import Literal, NamedTuple
 
 from keras import KerasTensor, ops
 
-IMPOSSIBLE = -1e30
+from zoo.generation.sampling import IMPOSSIBLE, largest
+
 Form = Literal["gnmt", "power"]
 
 
@@ -97,7 +98,7 @@ def advance(
     """
     sources, beams, places = state.live.shape
     vocabulary = logits.shape[-1]
-    values, tokens = ops.top_k(logits, min(2 * beams, vocabulary))
+    values, tokens = largest(logits, min(2 * beams, vocabulary))
     choices = values.shape[-1]
     if not rules.normalized:
         values = values - ops.logsumexp(logits, axis=-1, keepdims=True)
@@ -105,7 +106,6 @@ def advance(
     scores, index = ops.top_k(ops.reshape(values, (sources, beams * choices)), min(2 * beams, beams * choices))
     tokens = ops.take_along_axis(ops.reshape(tokens, (sources, beams * choices)), index, axis=1)
     parents = ops.cast(index, "int32") // choices
-    tokens = ops.cast(tokens, "int32")
 
     extended = _pick(state.live, parents)
     here = ops.equal(ops.arange(places, dtype="int32"), state.length)
@@ -191,14 +191,15 @@ def search(
         alpha, form, uncounted, rules: As for advance().
 
     Returns:
-        The last state, all of its sequences ended.
+        The last state: its sequences have ended, or there is no place left for more tokens.
     """
+    places = state.live.shape[2]
 
     def open_sources(state):
         return unfinished(state, limits, alpha, form, uncounted, rules)
 
     def go_on(*loop):
-        return ops.any(open_sources(Beams(*loop[:5])))
+        return ops.any(open_sources(Beams(*loop[:5]))) & (loop[0] < places)
 
     def body(*loop):
         state = Beams(*loop[:5])

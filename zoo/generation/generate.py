@@ -70,9 +70,8 @@ class Generator:
         copies = config.n_best if config.sample else 1
         work = [(i, copy) for i in order for copy in range(copies)]
         while work:
-            size = next((size for size in BATCH_SIZES if size >= len(work)), BATCH_SIZES[-1])
-            batch, work = work[:size], work[size:]
-            for (i, _), hypotheses in zip(batch, self._run(sources, beginnings, batch, size, config)):
+            batch, work = work[: BATCH_SIZES[-1]], work[BATCH_SIZES[-1] :]
+            for (i, _), hypotheses in zip(batch, self._run(sources, beginnings, batch, config)):
                 results[i] += hypotheses
         return results
 
@@ -95,18 +94,25 @@ class Generator:
         sources: Sequence[Source],
         beginnings: Sequence[Sequence[int]] | None,
         batch: list[tuple[int, int]],
-        size: int,
         config: GenerationConfig,
+        places: int = 0,
     ) -> list[list[Hypothesis]]:
-        """Runs one program on one batch of (source number, sample number)."""
+        """Runs one program on one batch of (source number, sample number).
+
+        Targets may be allowed to grow far longer than they do, and every place costs memory and time. So a program has
+        `places` for as many tokens as there would be without max_length, and where that is not enough, a program with
+        twice as many is run for what has not ended.
+        """
         special, longest = self.model.special_tokens, self.model.config.max_length
+        size = next(size for size in BATCH_SIZES if size >= len(batch))
         found = [sources[i] for i, _ in batch]
         beginning = [[] if beginnings is None else beginnings[i] for i, _ in batch]
         inputs = None if self.model.encode is None else lay_out(found, size, special, longest)
-        given = max(map(len, beginning))
-        most = self._limit(bucket(found, special, longest) - special.around_source, config)
-        most += rounded_up(given) if given else 0
-        begun = begin(beginning, size, min(most, longest) + 1, special)
+        given = rounded_up(max(map(len, beginning))) if any(map(len, beginning)) else 0
+        source_places = bucket(found, special, longest) - special.around_source
+        most = min(self._limit(source_places, config) + given, longest) + 1
+        places = min(places or _usual(source_places) + given + 1, most)
+        begun = begin(beginning, size, places, special)
         # Where a target need not end, the place of its end stays free.
         last = longest if config.force_end else longest - 1
         limits = np.full((size,), 1, np.int32)
@@ -116,17 +122,23 @@ class Generator:
             seeds[row] = (config.seed, i * config.n_best + copy)
         rows = Rows(limits, begun.uncounted, seeds, begun.tokens)
         program = self._program(config, begun.read, begun.forced)
-        tokens, scores = (ops.convert_to_numpy(x) for x in program(inputs, rows))
-        return [
+        tokens, scores, ended = (ops.convert_to_numpy(x) for x in program(inputs, rows))
+        hypotheses = [
             [
                 Hypothesis(strip(tokens[r, k, : limits[r] + 1], said, special), float(scores[r, k]))
                 for k in range(tokens.shape[1])
             ]
             for r, said in enumerate(begun.said)
         ]
+        goes_on = [r for r in range(len(batch)) if not ended[r]]
+        if goes_on and places < most:
+            others = self._run(sources, beginnings, [batch[r] for r in goes_on], config, 2 * places)
+            for r, longer in zip(goes_on, others):
+                hypotheses[r] = longer
+        return hypotheses
 
     def _limit(self, source_length: int, config: GenerationConfig) -> int:
-        limit = 2 * source_length + 10 if config.max_length is None else config.max_length
+        limit = _usual(source_length) if config.max_length is None else config.max_length
         least = max(config.min_length, len(self.model.special_tokens.beginning)) + 1
         return min(max(limit, least), self.model.config.max_length)
 
@@ -141,3 +153,8 @@ class Generator:
 
             self._programs[key] = compiled(program, self.model, self.jit)
         return self._programs[key]
+
+
+def _usual(source_length: int) -> int:
+    """How many tokens a target has at most where nobody says it."""
+    return 2 * source_length + 10

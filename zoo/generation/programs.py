@@ -106,7 +106,7 @@ def _log_probabilities(logits: KerasTensor) -> KerasTensor:
 
 def take_or_draw(
     model: Generative, source, rows: Rows, read: int, forced: bool, config: GenerationConfig
-) -> tuple[KerasTensor, KerasTensor]:
+) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
     """Takes the likeliest token, or draws one, until every row has ended.
 
     Args:
@@ -118,13 +118,13 @@ def take_or_draw(
         config: How.
 
     Returns:
-        Tokens (B, 1, L), scores (B, 1).
+        Tokens (B, 1, L), scores (B, 1), and whether targets have ended, or would need more places (B,).
     """
     special = model.special_tokens
     decoder = _Decoder(model, source, rows.given, read)
 
     def go_on(length, tokens, scores, ended, *tensors):
-        return ops.any(~ended)
+        return ops.any(~ended) & (length < tokens.shape[1])
 
     def body(length, tokens, scores, ended, *cached):
         newest = ops.take(tokens, length - 1, axis=1)[:, None]
@@ -136,7 +136,7 @@ def take_or_draw(
             logits = sampling.keep_top_p(logits, config.top_p)
             chosen = sampling.draw(logits, ops.stack([rows.seeds[:, 0] + 65537 * length, rows.seeds[:, 1]], axis=1))
         else:
-            chosen = ops.cast(ops.argmax(logits, axis=-1), "int32")
+            chosen = sampling.likeliest(logits)
         gained = ops.take_along_axis(logits, chosen[:, None], axis=1)[:, 0] - ops.logsumexp(logits, axis=-1)
         ends = ops.equal(chosen, special.end)
         if not config.force_end:
@@ -149,14 +149,14 @@ def take_or_draw(
     first = _first(rows.given, read, special)
     scores = ops.zeros((first.shape[0],))
     state = (ops.convert_to_tensor(read, "int32"), first, scores, ops.zeros_like(scores, "bool"))
-    _, tokens, scores, *_ = ops.while_loop(go_on, body, (*state, *decoder.tensors))
-    return tokens[:, None], scores[:, None]
+    _, tokens, scores, ended, *_ = ops.while_loop(go_on, body, (*state, *decoder.tensors))
+    return tokens[:, None], scores[:, None], ended
 
 
 def search(
     model: Generative, source, rows: Rows, read: int, forced: bool, config: GenerationConfig
-) -> tuple[KerasTensor, KerasTensor]:
-    """Searches with beams: tokens (B, n_best, L), scores (B, n_best); arguments as for take_or_draw()."""
+) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
+    """Searches with beams: tokens (B, n_best, L), scores (B, n_best), ended (B,); otherwise as take_or_draw()."""
     special = model.special_tokens
     decoder = _Decoder(model, source, rows.given, read, config.beams)
     beams = Rows(*(ops.repeat(x, config.beams, axis=0) for x in rows))
@@ -172,7 +172,8 @@ def search(
     penalty = config.length_penalty, config.length_penalty_form, rows.uncounted
     rules = beam.Rules(config.early_stopping, config.late_ends, not config.force_end, not config.renormalize)
     state = beam.search(logits_of, decoder.tensors, state, rows.limits, special.end, *penalty, rules)
-    return state.ended[:, : config.n_best], state.ended_scores[:, : config.n_best]
+    open_sources = beam.unfinished(state, rows.limits, *penalty, rules)
+    return state.ended[:, : config.n_best], state.ended_scores[:, : config.n_best], ~open_sources
 
 
 def _first(given: KerasTensor, read: int, special: SpecialTokens) -> KerasTensor:
