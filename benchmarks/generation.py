@@ -75,7 +75,7 @@ class Peer:
 
     def __init__(self, python: str, engine: str, options: argparse.Namespace):
         script = Path(__file__).with_name("generation_peer.py")
-        settings = json.dumps({name: getattr(options, name) for name in SIZES})
+        settings = json.dumps({name: getattr(options, name) for name in (*SIZES, "folder") if hasattr(options, name)})
         self.engine = engine
         self.process = subprocess.Popen(
             [python, str(script), engine, settings], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -101,11 +101,15 @@ class Peer:
         return json.loads(line)
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse(
+    arguments: list[str] | None = None,
+    sizes: dict[str, int] = SIZES,
+    description: str = "Time generation by zoo and by its peers.",
+) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description="Time generation by zoo and by its peers.")
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--peers", metavar="PYTHON", required=True, help="the peers' environment's interpreter")
-    for name, value in SIZES.items():
+    for name, value in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=value, help="default: %(default)s")
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 4], help="1 is greedy; default: 1 4")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side; default: %(default)s")

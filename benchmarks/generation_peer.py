@@ -2,7 +2,8 @@
 
     generation_peer.py transformers|ctranslate2 SETTINGS
 
-SETTINGS is a JSON object with the sizes of generation.py. The process says on standard output, one JSON object a
+SETTINGS is a JSON object with the sizes of generation.py; with a "folder", the Marian that it holds is taken instead of
+a random one. The process says on standard output, one JSON object a
 line, first what it is; then, for each {"beams": K, "repeats": N} on standard input, how long one generation took and
 how many tokens each target had. It ends with its standard input.
 """
@@ -125,7 +126,8 @@ def main() -> None:
     replies, sys.stdout = sys.stdout, sys.stderr
     engine, sizes = sys.argv[1], Namespace(**json.loads(sys.argv[2]))
     disable_progress_bar()
-    model = marian(sizes)
+    folder = getattr(sizes, "folder", None)
+    model = marian(sizes) if folder is None else MarianMTModel.from_pretrained(folder, dtype=torch.float32).eval()
     generate = ENGINES[engine](model, sizes)
     versions = {package: importlib.metadata.version(package) for package in dict.fromkeys([engine, "torch"])}
     # The positions' table, which Marian counts among its parameters, is computed.

@@ -74,6 +74,16 @@ def _load(name: str) -> Any:
     return zoo.load(name)
 
 
+def _task_of(name: str) -> Any:
+    """Finds the class of a task, or of a preset's task, without loading a model."""
+    from zoo.presets import find, read_card
+    from zoo.tasks import TASKS, task_class
+
+    task = name if name in TASKS else read_card(find(name))["recipe"]["task"]
+    _import_backend()
+    return task_class(task)
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line, as for every other error."""
 
@@ -97,19 +107,20 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(demo, "demo", "Runs every shipped preset on real input, with attention pictures.")
     sub.add_argument("--out", type=Path, default=Path("demo"), help="folder for the pictures (default: demo)")
 
-    sub = command(predict, "predict", "Runs a preset on texts.")
-    sub.add_argument("preset", help="a shipped preset or a folder")
-    sub.add_argument("input", nargs="*", help="texts; standard input's lines where there is none")
-    sub.add_argument("--file", type=Path, help="a UTF-8 file with one text a line")
-    sub.add_argument("--json", action="store_true", help="prints one JSON object a text")
+    sub = command(predict, "predict", "Runs a preset on texts, or on files of images.")
+    sub.add_argument("preset", help="a shipped preset, a folder, or hf://owner/name")
+    sub.add_argument("input", nargs="*", help="texts or files; standard input's lines where there is none")
+    sub.add_argument("--file", type=Path, help="a UTF-8 file with one input a line")
+    sub.add_argument("--json", action="store_true", help="prints one JSON object an input")
     _add_window(sub)
     _add_set(sub, "a field of the generation settings, for example beams=1")
 
     sub = command(evaluate, "evaluate", "Scores a preset on labelled data; prints JSON with --json.")
-    sub.add_argument("preset", help="a shipped preset or a folder")
+    sub.add_argument("preset", help="a shipped preset or a folder; with --baseline also a task")
     _add_data(sub, required=True)
     sub.add_argument("--split", help="the split (default: test; all of a file)")
     sub.add_argument("--limit", type=int, help="only the first N examples")
+    sub.add_argument("--baseline", metavar="NAME", help="scores lead-3, longest-3 ... instead of a model's summaries")
     sub.add_argument("--json", action="store_true", help="prints JSON")
     _add_window(sub)
     _add_set(sub, "a field of the generation settings, for example beams=1")
@@ -130,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command(attention, "attention", "Draws where a preset's heads look.")
     sub.add_argument("preset", help="a shipped preset or a folder")
-    sub.add_argument("input", help="a text")
+    sub.add_argument("input", help="a text, or a file with an image")
     sub.add_argument("--out", type=Path, required=True, metavar="FILE.html|FILE.png")
 
     command(doctor, "doctor", "Says which backend, devices, compiler and precision are truly active.")
@@ -262,15 +273,18 @@ def predict(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> None:
     import zoo
 
-    task = _load(options.preset)
-    settings = task.settings(options.set)
+    task = _task_of(options.preset) if options.baseline else _load(options.preset)
+    settings = {"baseline": options.baseline} if options.baseline else task.settings(options.set)
     split = options.split or ("train" if options.data.startswith(("tsv:", "jsonl:")) else "test")
     examples = zoo.data.load(options.data, split, data_dir=options.data_dir, fields=_fields(options))
     if options.limit is not None:
         if options.limit < 1:
             raise ConfigError(f"--limit {options.limit}: it is at least 1")
         examples = examples[: options.limit]
-    metrics = task.evaluate(examples, **settings)
+    if options.baseline:
+        metrics = task.evaluate_baseline(options.baseline, examples)
+    else:
+        metrics = task.evaluate(examples, **settings)
     signatures = metrics.pop("signatures", {})
     report = {
         "preset": options.preset,

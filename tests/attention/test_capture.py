@@ -90,15 +90,28 @@ def test_only_what_happens_inside_is_collected(rng):
     assert list(maps) == ["attend"]
 
 
-def test_the_innermost_capture_collects(rng):
+def test_both_of_two_captures_collect(rng):
     query = normal(rng, 1, 2, 1, 4)
     with capture() as outer:
+        attend(query[:, :1], query, query)
         with capture() as inner:
             attend(query, query, query)
-        assert outer == {}
-        attend(query[:, :1], query, query)
-    assert inner["attend"].shape[2] == 2
-    assert outer["attend"].shape[2] == 1
+        attend(query, query, query)
+    assert {name: x.shape[2] for name, x in outer.items()} == {"attend": 1, "attend#2": 2, "attend#3": 2}
+    assert inner["attend"] is outer["attend#2"]
+
+
+def test_what_an_outer_capture_adds_is_seen_within(rng):
+    query, key, value = normal(rng, 3, 1, 2, 1, 4)
+    with capture() as plain:
+        attend(query, key, value)
+    added = normal(rng, 2, 1, 1, 2, 2)
+    with capture({"attend": added[0]}), capture({"attend": added[1]}) as inner:
+        y = attend(query, key, value)
+    weights = ops.convert_to_numpy(plain["attend"]) + added[0]
+    np.testing.assert_allclose(ops.convert_to_numpy(inner["attend"]), weights, atol=1e-6)
+    expected = np.einsum("bnts,bsnh->btnh", weights + added[1], value)
+    np.testing.assert_allclose(ops.convert_to_numpy(y), expected, atol=1e-5)
 
 
 def test_an_error_closes_the_capture_and_forgets_the_layers_name(rng):

@@ -22,12 +22,13 @@ def array(tensor):
     return ops.convert_to_numpy(tensor)
 
 
-def test_the_formula_written_out():
-    encoded = ops.convert_to_numpy(sinusoidal(np.array([[0, 1, 2], [7, 100, 4000]]), 8))
+@pytest.mark.parametrize(("inclusive", "steps"), [(True, 3), (False, 4)])
+def test_the_formula_written_out(inclusive, steps):
+    encoded = ops.convert_to_numpy(sinusoidal(np.array([[0, 1, 2], [7, 100, 4000]]), 8, inclusive))
     assert encoded.shape == (2, 3, 8)
     for (b, t), position in np.ndenumerate([[0, 1, 2], [7, 100, 4000]]):
         for i in range(4):
-            angle = position / 10000 ** (i / 3)
+            angle = position / 10000 ** (i / steps)
             # A float32 angle of 4,000 radians is exact to 2e-4.
             assert math.isclose(encoded[b, t, i], math.sin(angle), abs_tol=3e-4)
             assert math.isclose(encoded[b, t, 4 + i], math.cos(angle), abs_tol=3e-4)
@@ -57,7 +58,7 @@ def test_an_odd_width_is_refused():
         Sinusoidal()(np.ones((1, 3, 7), "float32"))
 
 
-@pytest.mark.parametrize("layer", [Sinusoidal, lambda: Learned(10)])
+@pytest.mark.parametrize("layer", [Sinusoidal, lambda: Sinusoidal(inclusive=False), lambda: Learned(10)])
 class TestBothLayers:
     def test_places_count_from_0(self, layer, rng):
         layer, x = layer(), rng.normal(size=(2, 5, 8)).astype("float32")

@@ -6,7 +6,7 @@ import pytest
 import safetensors.numpy
 from keras import ops
 
-from zoo.checkpoints import CheckpointError, by_path, load, save
+from zoo.checkpoints import CheckpointError, by_path, load, load_base, save
 
 
 def variable(value, dtype="float32", **kwargs):
@@ -179,3 +179,35 @@ def test_a_failing_save_leaves_the_old_file(path, monkeypatch):
     load(path, variables)
     assert values(variables) == {"a": [1]}
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+# === Going on from another model ===
+
+
+def test_a_model_that_goes_on_may_have_more_rows_and_another_head(path):
+    save(path, {"table": variable([[1, 2], [3, 4]]), "kernel": variable([5]), "old_head/bias": variable([6])})
+    model = {"table": variable(np.zeros((3, 2)) - 1), "kernel": variable([0]), "new_head/bias": variable([9])}
+    load_base(path, model, optional=("old_head/", "new_head/"), growing="table")
+    assert values(model) == {"table": [[1, 2], [3, 4], [-1, -1]], "kernel": [5], "new_head/bias": [9]}
+
+
+def test_a_head_that_both_have_is_read(path):
+    save(path, {"head/bias": variable([6])})
+    model = {"head/bias": variable([9])}
+    load_base(path, model, optional=("head/",))
+    assert values(model) == {"head/bias": [6]}
+
+
+def test_what_does_not_fit_a_model_that_goes_on_is_listed_and_nothing_changes(path):
+    save(path, {"table": variable(np.ones((4, 2))), "kernel": variable([5]), "wide": variable([[1, 2]])})
+    model = {"table": variable(np.zeros((3, 2))), "other": variable([0]), "wide": variable([[7], [8]])}
+    with pytest.raises(CheckpointError) as error:
+        load_base(path, model, optional=("head/",), growing="table")
+    for says in (
+        "missing other (1,)",
+        "left over kernel (1,)",
+        "table is (4, 2), the model's (3, 2)",
+        "wide is (1, 2)",
+    ):
+        assert says in str(error.value)
+    assert values(model) == {"table": [[0, 0]] * 3, "other": [0], "wide": [[7], [8]]}

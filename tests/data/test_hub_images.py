@@ -53,6 +53,7 @@ def test_old_files_are_read(folder):
         ({"rescale_factor": 0.5}, "scale", 0.5),
         ({"resample": 1}, "resample", "lanczos"),
         ({"image_processor": {"size": 12}}, "size", (12, 12)),
+        ({"do_resize": None, "crop_size": None, "size": 12}, "size", (12, 12)),
     ],
 )
 def test_every_setting_is_read(said, field, value, folder):

@@ -9,8 +9,9 @@ import pytest
 
 from zoo.config import ConfigError
 from zoo.data import read_lines
-from zoo.data.pipeline import BatchingConfig, Pair, PairBatches
+from zoo.data.pipeline import BatchingConfig, ChangingPairBatches, Pair, PairBatches
 from zoo.data.tokenizers import Tokenizer
+from zoo.models.generative import SpecialTokens
 
 PAD, START, END = 0, 1, 2
 MULTI30K = Path(os.environ.get("ZOO_DATA") or Path(__file__).parents[2] / "../shared/data") / "multi30k"
@@ -96,6 +97,17 @@ def test_labels_are_what_comes_next():
     assert batch["target"][0].tolist() == [START, 7, 8, 9, START, 11, 0, 0, 0, 0]
     assert batch["labels"][0].tolist() == [7, 8, 9, END, 11, END, 0, 0, 0, 0]
     assert not any(array[1:].any() for array in batch.values())
+
+
+def test_other_special_tokens_are_laid_out_around_sources_and_before_targets():
+    special = SpecialTokens(pad=1, start=20, end=2, source_start=(0,), source_end=(2, 21), beginning=(22,))
+    batches = PairBatches([Pair([5, 6], [7, 8]), Pair([9], [])], SHAPES, special=special)
+    (batch,) = arrays(batches.epoch(None))
+    assert batch["source"].shape == (5, 16)
+    assert batch["source"][0].tolist() == [0, 5, 6, 2, 21, 0, 9, 2, 21] + [1] * 7
+    assert batch["target"][0].tolist() == [20, 22, 7, 8, 20, 22] + [1] * 10
+    assert batch["labels"][0].tolist() == [22, 7, 8, 2, 22, 2] + [1] * 10
+    assert batches.lengths.tolist() == [[5, 4], [4, 2]]
 
 
 def test_the_only_shapes_are_the_buckets():
@@ -220,3 +232,52 @@ def test_padding_of_real_sentences_is_below_a_tenth():
     assert len(pairs) == 29_000
     assert batches.too_long < 30
     assert batches.padding(plan) < 0.10
+
+
+# === Pairs that change ===
+
+
+def shortened(random):
+    """Pairs that lose a random number of their target's tokens in every pass; whole where nothing decides."""
+    pairs = random_pairs(60)
+    if random is None:
+        return pairs
+    return [Pair(source, target[: random.integers(1, len(target) + 1)]) for source, target in pairs]
+
+
+def told(batches):
+    """The targets in some batches, by the number at the end of their source."""
+    found = {}
+    for batch in arrays(batches):
+        for source, target in zip(batch["source"], batch["target"]):
+            texts = zip(split_after(source, END), split_before(target, START), strict=True)
+            found.update({text[-1] - 100: answer for text, answer in texts})
+    return found
+
+
+def test_pairs_change_with_every_pass_and_are_there_once():
+    batches = ChangingPairBatches(shortened, SHAPES, seed=3)
+    first, again, second = (told(batches.epoch(epoch)) for epoch in (0, 0, 1))
+    assert first == again != second
+    assert sorted(first) == list(range(60))
+    whole = {i: list(pair.target) for i, pair in enumerate(random_pairs(60))}
+    assert told(batches.epoch(None)) == whole
+    for found in (first, second):
+        assert all(whole[i][: len(target)] == target for i, target in found.items())
+    other = ChangingPairBatches(shortened, SHAPES, seed=4)
+    assert told(other.epoch(0)) != first
+    assert other.plan(0) != batches.plan(0)
+
+
+def test_a_pass_goes_on_where_it_was_left():
+    whole = arrays(ChangingPairBatches(shortened, SHAPES).epoch(2))
+    rest = arrays(ChangingPairBatches(shortened, SHAPES).epoch(2, 3))
+    assert len(rest) == len(whole) - 3 > 2
+    for mine, theirs in zip(rest, whole[3:], strict=True):
+        for name in theirs:
+            np.testing.assert_array_equal(mine[name], theirs[name])
+
+
+def test_pairs_none_of_which_fits_are_refused_at_once():
+    with pytest.raises(ValueError, match="none of 2 pairs fits"):
+        ChangingPairBatches(lambda random: [Pair([5] * 20, [5])] * 2, SHAPES)

@@ -227,6 +227,22 @@ def test_special_tokens_belong_to_the_vocabulary(speakers, tmp_path):
     assert loaded.special == MARKS
 
 
+@pytest.mark.parametrize("known", [[], MARKS[:1]], ids=["none", "one"])
+def test_special_tokens_can_be_added_later(speakers, known):
+    """Then texts are what they are to a tokenizer that knew them from the beginning."""
+    tokenizer = Tokenizer.train([*CORPUS, *DIALOGUES], special=known)
+    grown = tokenizer.with_special(MARKS)
+    assert grown.special == MARKS
+    assert tokenizer.special == known
+    size = tokenizer.vocabulary_size
+    assert [grown.token_id(mark) for mark in MARKS[len(known) :]] == list(range(size, size + len(MARKS) - len(known)))
+    assert grown.tokens(range(size)) == tokenizer.tokens(range(size))
+    for text in DIALOGUES:
+        (ids,) = grown.encode([text])
+        assert grown.decode([ids]) == speakers.decode(speakers.encode([text]))
+    assert tokenizer.with_special(known).encode(DIALOGUES) == tokenizer.encode(DIALOGUES)
+
+
 def test_a_special_token_inside_another_is_no_harm():
     tokenizer = Tokenizer.train(CORPUS, special=["<m>", "<m><x>"])
     (ids,) = tokenizer.encode(["Two <m><x> dogs <m>"])

@@ -50,9 +50,10 @@ class Language:
         ]
         return ops.convert_to_tensor(np.array(rows, np.float32)), tensors
 
-    def search(self, beams, alpha):
+    def search(self, beams, alpha, form="gnmt", rules=beam.Rules()):
         state = beam.start(first(len(self.limits), self.places), beams)
-        return beam.search(self.logits_of, [], state, ops.convert_to_tensor(self.limits), END, alpha)
+        limits = ops.convert_to_tensor(self.limits)
+        return beam.search(self.logits_of, [], state, limits, END, alpha, form, rules=rules)
 
 
 def first(sources, places):
@@ -90,6 +91,26 @@ def beams_in_lists(language, source, beams, alpha):
         ended += [(penalized(score, tokens, alpha), tokens) for score, tokens in best if tokens[-1] == END]
         live = [choice for choice in best if choice[1][-1] != END][:beams]
     return sorted(ended, reverse=True)[:beams]
+
+
+def beams_in_lists_as_transformers(language, source, beams, alpha, early_stopping):
+    """The same as transformers has it: ends count among the best `beams` only, and it may stop earlier."""
+    live, ended = [(0.0, (START,))], []
+    for length in range(1, language.limits[source] + 1):
+        choices = [
+            (score + gain, (*tokens, token))
+            for score, tokens in live
+            for token, gain in enumerate(language.log_probabilities(source, tokens))
+            if gain > IMPOSSIBLE / 2
+        ]
+        best = sorted(choices, reverse=True)[: 2 * beams]
+        ended += [(score / length**alpha, tokens) for score, tokens in best[:beams] if tokens[-1] == END]
+        ended = sorted(ended, reverse=True)[:beams]
+        live = [choice for choice in best if choice[1][-1] != END][:beams]
+        full = len(ended) == beams
+        if full and (early_stopping == "full" or not live or live[0][0] / length**alpha <= ended[-1][0]):
+            break
+    return ended
 
 
 def hypotheses(state, source):
@@ -142,6 +163,53 @@ def test_few_beams_are_those_of_the_textbook(beams, alpha):
             expected = beams_in_lists(language, source, beams, alpha)
             assert_same(found, expected)
             assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("early_stopping", ["heuristic", "full"])
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 2.0, -0.5])
+def test_a_search_may_stop_as_transformers_does(early_stopping, alpha):
+    rules = beam.Rules(early_stopping, late_ends=False)
+    differs = 0
+    for seed in range(4):
+        language = Language([6, 2, 5], seed, end_bonus=seed - 1)
+        state, zoos = language.search(3, alpha, "power", rules), language.search(3, alpha, "power")
+        for source in range(3):
+            expected = beams_in_lists_as_transformers(language, source, 3, alpha, early_stopping)
+            assert_same(hypotheses(state, source), expected)
+            differs += hypotheses(zoos, source) != hypotheses(state, source)
+    assert differs
+
+
+def test_a_target_may_be_cut_where_its_limit_is():
+    language = Language([3, 2], seed=1, end_bonus=-30.0)
+    limits, language.limits = language.limits, [4, 4]  # nothing makes the end the only token
+    language.places = 5
+    language.table = np.random.default_rng(1).normal(0, 2, (2, VOCABULARY**4, VOCABULARY)) + np.eye(6)[END] * -30
+    language.table[..., [PAD, START]] = IMPOSSIBLE
+    state = beam.start(first(2, 5), 2)
+    rules = beam.Rules(cut=True)
+    state = beam.search(language.logits_of, [], state, ops.convert_to_tensor(limits), END, 0.0, rules=rules)
+    for source, limit in enumerate(limits):
+        tokens = ops.convert_to_numpy(state.ended)[source, 0].tolist()
+        assert END not in tokens[: limit + 1]
+        assert all(token in WORDS for token in tokens[1 : limit + 1])
+        score = sum(language.log_probabilities(source, tokens[:i])[tokens[i]] for i in range(1, limit + 1))
+        assert float(state.ended_scores[source, 0]) == pytest.approx(score, rel=1e-4)
+
+
+def test_log_probabilities_are_taken_as_they_are():
+    language = Language([3], seed=2)
+
+    def less(state, tensors):
+        logits, tensors = language.logits_of(state, tensors)
+        return logits - ops.logsumexp(logits, axis=-1, keepdims=True) - 1.0, tensors
+
+    state = beam.start(first(1, language.places), 2)
+    rules = beam.Rules(normalized=True)
+    found = beam.search(less, [], state, ops.convert_to_tensor([3]), END, 0.0, rules=rules)
+    for score, tokens in hypotheses(found, 0):
+        expected = sum(language.log_probabilities(0, tokens[:i])[tokens[i]] for i in range(1, len(tokens)))
+        assert score == pytest.approx(expected - (len(tokens) - 1), rel=1e-4)
 
 
 def test_the_search_stops_as_soon_as_nothing_better_can_come():

@@ -19,123 +19,144 @@ SPECIAL = {
     "a forced beginning": SpecialTokens(pad=1, start=2, end=3, never=(1,), beginning=(4, 5)),
 }
 PROMPTS = [[8, 9, 10, 11, 12, 13, 14, 15, 16], [8], [], [10, 11], [9] * 17, [12, 13, 14, 15]]
-LIMIT = 24
+LONGEST, LIMIT, ENDS = 40, 14, 15
 GREEDY = GenerationConfig(beams=1, max_length=LIMIT)
 
 
-@pytest.fixture(scope="module", params=SPECIAL.values(), ids=SPECIAL)
-def model(request):
-    """A small random language model."""
-    sizes = {"vocabulary_size": 20, "width": 16, "num_heads": 2, "num_layers": 1, "max_length": 40}
-    model = decoder(DecoderConfig(**sizes, special_tokens=request.param))
+def language_model(special):
+    """A small random language model that likes to end texts at one place."""
+    sizes = {"vocabulary_size": 20, "width": 16, "num_heads": 2, "num_layers": 1, "max_length": LONGEST}
+    model = decoder(DecoderConfig(**sizes, special_tokens=special))
     rng = np.random.default_rng(3)
     for weight in model.weights:
         values = rng.normal(0, 0.15 if "embedding" in weight.path else 0.5, weight.shape)
         weight.assign(1 + 0.1 * values if "gamma" in weight.path else values)
+    weights = {weight.path: weight for weight in model.weights}
+    positions = ops.convert_to_numpy(weights["positions/table"]).copy()
+    positions[ENDS] += 100 * ops.convert_to_numpy(weights["embedding/embeddings"])[special.end]
+    weights["positions/table"].assign(positions)
     return model
 
 
 @pytest.fixture(scope="module")
-def generator(model):
-    """Generates without XLA, which spares its compilations."""
-    return Generator(model, jit=False)
+def generators():
+    """Generators without XLA, which spares its compilations."""
+    return {name: Generator(language_model(special), jit=False) for name, special in SPECIAL.items()}
 
 
-def row_of(special, prompt):
-    """What stands before the first generated token, and how much of it is no word."""
-    start = [] if special.start_optional and prompt else [special.start]
-    return [*start, *special.beginning, *prompt], len(start) + len(special.beginning)
+@pytest.fixture(scope="module")
+def one_for_all(generators):
+    return generators["one for all"]
 
 
-def log_probabilities(model, row, limit=LIMIT):
-    """Scores what may come behind a row, by a full forward pass without a cache."""
+def log_probabilities(model, prompts, found):
+    """Scores what may come at each place behind prompts, by one forward pass over whole targets without a cache.
+
+    Returns for each target what was generated, and the log-probabilities (tokens, V).
+    """
     special = model.special_tokens
-    logits = ops.convert_to_numpy(model({"target": np.array([row])}, training=False))[0, -1].astype(np.float64)
-    logits[list(special.never)] = -np.inf
-    if len(row) >= limit:
-        logits[np.arange(len(logits)) != special.end] = -np.inf
-    return logits - np.logaddexp.reduce(logits)
+    rows, starts = np.full((len(prompts), LONGEST), special.pad), []
+    for row, prompt, tokens in zip(rows, prompts, found):
+        start = [] if special.start_optional and prompt else [special.start]
+        whole = [*start, *special.beginning, *tokens]
+        row[: len(whole)] = whole
+        starts.append((len(start), len(start) + len(special.beginning) + len(prompt)))
+    logits = ops.convert_to_numpy(model({"target": rows}, training=False)).astype(np.float64)
+    logits[:, :, list(special.never)] = -np.inf
+    results = []
+    for places, (start, first), prompt, tokens in zip(logits, starts, prompts, found):
+        generated = [*tokens[len(prompt) :], special.end]
+        last = start + len(prompt) + LIMIT - 1  # the place that only the end may take
+        places[last - 1, np.arange(places.shape[1]) != special.end] = -np.inf
+        places -= np.logaddexp.reduce(places, axis=1, keepdims=True)
+        results.append((generated, places[first - 1 : first - 1 + len(generated)]))
+    return results
 
 
-def greedy_by_hand(model, prompt):
-    special = model.special_tokens
-    row, skipped = row_of(special, prompt)
-    score = 0.0
-    while True:
-        scores = log_probabilities(model, row)
-        token = int(scores.argmax())
-        score += scores[token]
-        if token == special.end:
-            return row[skipped:], score
-        row.append(token)
-
-
-def test_greedy_is_a_plain_loop(model, generator):
-    found = generator(PROMPTS, GREEDY)
+@pytest.mark.parametrize("name", SPECIAL)
+def test_greedy_takes_what_a_full_forward_pass_finds_likeliest(name, generators):
+    generator = generators[name]
+    found = [hypothesis for (hypothesis,) in generator(PROMPTS, GREEDY)]
     lengths = set()
-    for prompt, (hypothesis,) in zip(PROMPTS, found):
-        tokens, score = greedy_by_hand(model, prompt)
-        assert hypothesis.tokens == tokens
-        assert hypothesis.score == pytest.approx(score, abs=1e-3)
-        lengths.add(len(tokens) - len(prompt))
-    assert len(lengths) > 1  # not all go on to the limit, or end at once
+    for hypothesis, (generated, scores) in zip(
+        found, log_probabilities(generator.model, PROMPTS, [h.tokens for h in found]), strict=True
+    ):
+        assert scores.argmax(axis=1).tolist() == generated
+        assert hypothesis.score == pytest.approx(scores.max(axis=1).sum(), abs=1e-3)
+        lengths.add(len(generated))
+    assert len(lengths) > 2  # not all go on to the limit
+    assert [h.tokens[: len(prompt)] for h, prompt in zip(found, PROMPTS)] == PROMPTS
 
 
-@pytest.mark.parametrize("form", ["gnmt", "power"])
-def test_a_beam_score_is_the_penalized_log_probability(model, generator, form):
-    special = model.special_tokens
-    config = GenerationConfig(beams=3, n_best=3, max_length=LIMIT, length_penalty=0.8, length_penalty_form=form)
-    for prompt, hypotheses in zip(PROMPTS, generator(PROMPTS, config)):
-        assert len({tuple(hypothesis.tokens) for hypothesis in hypotheses}) == 3
-        for tokens, score in hypotheses:
-            assert tokens[: len(prompt)] == prompt
-            row, _ = row_of(special, prompt)
-            expected = 0.0
-            for token in [*tokens[len(prompt) :], special.end]:
-                expected += log_probabilities(model, row)[token]
-                row.append(token)
-            length = len(row) - 1
-            penalty = ((5 + length) / 6 if form == "gnmt" else length) ** 0.8
-            assert score == pytest.approx(expected / penalty, abs=1e-3)
+@pytest.mark.parametrize(
+    ("name", "form", "penalty"),
+    [
+        ("a forced beginning", "gnmt", lambda length: ((5 + length) / 6) ** 0.8),
+        ("one for all", "power", lambda length: length**0.8),
+    ],
+)
+def test_a_beam_score_is_the_penalized_log_probability(name, form, penalty, generators):
+    generator = generators[name]
+    forced = len(SPECIAL[name].beginning)  # counts as generated
+    config = dataclasses.replace(GREEDY, beams=3, n_best=3, length_penalty=0.8, length_penalty_form=form)
+    results = generator(PROMPTS, config)
+    assert all(len({tuple(h.tokens) for h in hypotheses}) == 3 for hypotheses in results)
+    for rank in range(3):
+        chosen = [hypotheses[rank] for hypotheses in results]
+        scored = log_probabilities(generator.model, PROMPTS, [h.tokens for h in chosen])
+        for hypothesis, (generated, scores) in zip(chosen, scored):
+            expected = scores[np.arange(len(generated)), generated].sum() / penalty(forced + len(generated))
+            assert hypothesis.score == pytest.approx(expected, abs=1e-3)
 
 
-def test_samples_go_on_from_their_prompts(model, generator):
+def test_a_shortest_length_counts_no_prompt(one_for_all):
+    config = dataclasses.replace(GREEDY, min_length=9, max_length=10)
+    for prompt, (hypothesis,) in zip(PROMPTS, one_for_all(PROMPTS, config)):
+        assert len(hypothesis.tokens) == len(prompt) + 9
+
+
+def test_samples_go_on_from_their_prompts(one_for_all):
     config = GenerationConfig(beams=1, sample=True, n_best=3, max_length=LIMIT)
-    special = model.special_tokens
+    end = one_for_all.model.special_tokens.end
     said = set()
-    for prompt, hypotheses in zip(PROMPTS, generator(PROMPTS, config)):
+    for prompt, hypotheses in zip(PROMPTS, one_for_all(PROMPTS, config)):
         for tokens, _ in hypotheses:
             assert tokens[: len(prompt)] == prompt
-            assert not {*special.never, special.end} & set(tokens[len(prompt) :])
+            assert end not in tokens
             said.add(tuple(tokens[len(prompt) :]))
     assert len(said) > 6
 
 
-def test_a_result_depends_on_its_own_prompt_alone(generator):
+def test_a_result_depends_on_its_own_prompt_alone(one_for_all):
     # Prompts of one length are read at once, of several token by token.
-    together = generator(PROMPTS, GREEDY)
-    for prompt, (expected,) in zip(PROMPTS, together):
-        ((alone,),) = generator([prompt], GREEDY)
+    together = one_for_all(PROMPTS, GREEDY)
+    for prompt, (expected,) in list(zip(PROMPTS, together))[:3]:
+        ((alone,),) = one_for_all([prompt], GREEDY)
         assert alone.tokens == expected.tokens
         assert alone.score == pytest.approx(expected.score, abs=1e-3)
 
 
-def test_xla_gives_what_the_graph_gives(model, generator):
+def test_xla_gives_what_the_graph_gives(one_for_all):
     config = dataclasses.replace(GREEDY, beams=2)
-    found, expected = Generator(model)(PROMPTS[:2], config), generator(PROMPTS[:2], config)
+    found, expected = Generator(one_for_all.model)(PROMPTS[:2], config), one_for_all(PROMPTS[:2], config)
     assert [h.tokens for (h,) in found] == [h.tokens for (h,) in expected]
 
 
-def test_what_does_not_fit_is_named(model, generator):
-    others = len(model.special_tokens.beginning)
-    with pytest.raises(ValueError, match=rf"^input 2: 41 tokens; the model takes at most {39}$"):
-        generator([[8], [8] * 41], GREEDY)
-    with pytest.raises(ValueError, match=rf"^beginning 1: {24 - others} tokens; max_length 24 leaves no place behind$"):
-        generator([[8] * (24 - others)], GREEDY)
-    with pytest.raises(ValueError, match=f"beginning 1: it holds token {model.special_tokens.end}, which ends"):
-        generator([[8, model.special_tokens.end]], GREEDY)
+def test_what_does_not_fit_is_named(one_for_all, generators):
+    with pytest.raises(ValueError, match=r"^input 2: 41 tokens; the model takes at most 39$"):
+        one_for_all([[8], [8] * 41], GREEDY)
+    with pytest.raises(ValueError, match="beginning 1: it holds token 19, which ends"):
+        one_for_all([[8, 19]], GREEDY)
     with pytest.raises(ValueError, match="the model is a decoder alone"):
-        generator([[8]], GREEDY, [[9]])
+        one_for_all([[8]], GREEDY, [[9]])
+    with pytest.raises(ValueError, match=r"^beginning 1: 38 tokens; the model takes at most 37$"):
+        generators["a forced beginning"]([[8] * 38], GREEDY)
+
+
+def test_a_text_that_fills_the_model_can_still_end(one_for_all):
+    ((found,),) = one_for_all([[8] * (LONGEST - 1)], GREEDY)
+    assert found.tokens[: LONGEST - 1] == [8] * (LONGEST - 1)
+    assert len(found.tokens) <= LONGEST
 
 
 # === Layout ===
@@ -154,10 +175,11 @@ def test_beginnings_are_read_as_far_as_all_have_them():
     special = SpecialTokens(start=1, beginning=(4,))
     begun = begin([[5, 6, 7], [8]], 3, 8, special)
     assert begun.tokens[:, :6].tolist() == [[1, 4, 5, 6, 7, FREE], [1, 4, 8, FREE, FREE, FREE], [1, 4, 5, 6, 7, FREE]]
-    assert (begun.read, begun.forced, begun.said) == (2, True, [2, 2])
-    assert begin([[]], 1, 8, SpecialTokens())[1:] == (1, False, [1])
+    assert (begun.read, begun.forced, begun.said, begun.uncounted.tolist()) == (2, True, [2, 2], [3, 1, 3])
+    assert begin([[]], 1, 8, SpecialTokens())[1:] == (1, False, [1], [0])
     optional = SpecialTokens(start_optional=True)
-    assert begin([[5] * 4, [6] * 4], 2, 8, optional)[1:] == (4, False, [0, 0])
+    begun = begin([[5] * 4, [6] * 4], 2, 8, optional)
+    assert (begun.read, begun.forced, begun.said, begun.uncounted.tolist()) == (4, False, [0, 0], [3, 3])
     assert begin([[], [6]], 2, 8, optional).tokens[:, :2].tolist() == [[1, FREE], [6, FREE]]
 
 

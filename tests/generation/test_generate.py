@@ -263,6 +263,35 @@ def test_no_ngram_comes_twice(n, way, generator, greedy, sources):
             assert len(set(ngrams)) == len(ngrams)
 
 
+def test_bad_words_are_never_said(way, generator, greedy, sources):
+    said = [hypothesis.tokens for (hypothesis,) in greedy if len(hypothesis.tokens) > 3]
+    words = [said[0][:1], said[1][1:3], said[2][:3]]
+    config = dataclasses.replace(way, bad_words=words)
+    for hypotheses in generator(sources, config):
+        for tokens, _ in hypotheses:
+            for word in words:
+                assert word not in [tokens[i : i + len(word)] for i in range(len(tokens))]
+
+
+def test_a_target_need_not_end(way, generator, sources):
+    config = dataclasses.replace(way, min_length=5, max_length=5, force_end=False)
+    for hypotheses in generator(sources, config):
+        assert {len(tokens) for tokens, _ in hypotheses} == {5}
+    # As long as the model goes, but for the place of an end.
+    config = dataclasses.replace(way, min_length=24, max_length=24, force_end=False)
+    assert {len(tokens) for (tokens, _), *_ in generator(sources[:2], config)} == {23}
+
+
+def test_targets_may_outgrow_the_places_that_they_get_at_first(way, model, generator, sources, monkeypatch):
+    config = dataclasses.replace(way, max_length=23)
+    expected = generator(sources, config)
+    monkeypatch.setattr(generate, "_usual", lambda source_length: 3)
+    few = Generator(model, jit=False)
+    assert_same(few(sources, config), expected)
+    places = {rows.given.shape[1] for rows in few.asked}
+    assert places == {4, 8, 16, 24}
+
+
 # === Sampling ===
 
 

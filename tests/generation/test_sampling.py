@@ -47,6 +47,55 @@ def test_repeated_ngrams_are_those_of_a_plain_loop(drawn):
     np.testing.assert_array_equal(ops.convert_to_numpy(found)[expected], logits[expected])
 
 
+@pytest.mark.parametrize("vocabulary", [7, 300, 384, 385])
+@pytest.mark.parametrize("k", [1, 2, 7])
+def test_the_largest_are_found_in_blocks_too(vocabulary, k, rng, monkeypatch):
+    monkeypatch.setattr(sampling, "LARGE", 100)
+    monkeypatch.setattr(sampling, "BLOCK", 10)
+    # Many are equal, and some impossible.
+    logits = rng.integers(-3, 4, (5, vocabulary)).astype(np.float32)
+    logits[0] = IMPOSSIBLE
+    logits[1, : vocabulary // 2] = IMPOSSIBLE
+    logits[2] = np.arange(vocabulary)
+    values, places = map(ops.convert_to_numpy, sampling.largest(ops.convert_to_tensor(logits), k))
+    expected = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(places, expected)
+    np.testing.assert_array_equal(values, np.take_along_axis(logits, expected, axis=1))
+    found = ops.convert_to_numpy(sampling.likeliest(ops.convert_to_tensor(logits)))
+    np.testing.assert_array_equal(found, logits.argmax(axis=1))
+
+
+WORDS = [(3, 1), (0, 0), (1, 2, 3), (START, 2)]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(beginnings())
+def test_bad_words_are_those_of_a_plain_loop(drawn):
+    rows, length, _ = drawn
+    logits = np.random.default_rng(0).normal(size=(len(rows), 5)).astype(np.float32)
+    tensors = (ops.convert_to_tensor(x) for x in (logits, rows, length))
+    found = sampling.forbid_words(*tensors, WORDS)
+    for row, tokens in enumerate(rows):
+        # A word is looked for among as many tokens as it has; what it would begin with alone is not enough.
+        said = [tuple(tokens[max(0, length - len(word) + 1) : length]) for word in WORDS]
+        bad = {word[-1] for word, before in zip(WORDS, said) if word[:-1] == before and length >= len(word)}
+        assert np.flatnonzero(~allowed(found)[row]).tolist() == sorted(bad)
+    expected = np.where(allowed(found), logits, IMPOSSIBLE)
+    np.testing.assert_array_equal(ops.convert_to_numpy(found), expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("certain", [None, 0.0])
+def test_a_token_is_forced_in_some_rows(rng, certain):
+    logits = rng.normal(size=(3, 5)).astype(np.float32)
+    where = np.array([[True], [False], [True]])
+    wanted = np.arange(5) == 2
+    found = ops.convert_to_numpy(sampling.force(ops.convert_to_tensor(logits), wanted, where, certain))
+    np.testing.assert_array_equal(found[1], logits[1])
+    for row in (0, 2):
+        assert found[row, 2] == (logits[row, 2] if certain is None else certain)
+        np.testing.assert_array_equal(allowed(found)[row], wanted)
+
+
 @pytest.mark.parametrize("k", [1, 2, 7, 12, 50])
 def test_keep_top_k(k, rng):
     logits = rng.normal(size=(6, 12)).astype(np.float32)

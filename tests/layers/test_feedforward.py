@@ -42,6 +42,16 @@ def test_the_formula_written_out(rng, scramble, activation, gated):
     assert layer.count_params() == 8 * 12 + 12 + 12 * 8 + 8 + (8 * 12 + 12) * gated
 
 
+def test_the_projections_need_no_bias(rng, scramble, reborn):
+    layer, x = FeedForward(12, gated=True, use_bias=False), normal(rng, 2, 3, 8)
+    layer(x)
+    scramble(layer)
+    hidden, gate, output = (part.get_weights()[0] for part in (layer.hidden, layer.gate, layer.output_projection))
+    expected = (np.maximum(x @ hidden, 0) * (x @ gate)) @ output
+    np.testing.assert_allclose(array(layer(x)), expected, atol=1e-5)
+    np.testing.assert_allclose(array(reborn(layer, x)(x)), expected, atol=1e-5)
+
+
 def test_positions_do_not_see_each_other(rng):
     layer, x = FeedForward(12, "gelu", gated=True), normal(rng, 2, 5, 8)
     y = array(layer(x))

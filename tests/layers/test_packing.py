@@ -33,6 +33,11 @@ def test_sources_end_with_a_token():
     assert run(Segments(end=2, pad=0), [[5, 6, 2, 7, 2, 0, 0]]) == ([[1, 1, 1, 2, 2, 0, 0]], [[0, 1, 2, 0, 1, 0, 0]])
 
 
+def test_more_tokens_may_stand_behind_the_end_of_a_source():
+    found = run(Segments(end=2, pad=0, trailing=1), [[5, 6, 2, 9, 7, 2, 9, 0]])
+    assert found == ([[1, 1, 1, 1, 2, 2, 2, 0]], [[0, 1, 2, 3, 0, 1, 2, 0]])
+
+
 def test_targets_begin_with_a_token():
     assert run(Segments(start=1, pad=0), [[1, 5, 1, 6, 7, 0]]) == ([[1, 1, 2, 2, 2, 0]], [[0, 1, 0, 1, 2, 0]])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from zoo.attention import masks
+from zoo.attention import RelativeBias, masks
 from zoo.layers import Decoder, DecoderBlock, Encoder, EncoderBlock
 
 # Keras finds a softmax over a single key strange.
@@ -119,6 +119,34 @@ def test_a_stack_is_its_blocks_and_after_pre_norm_blocks_a_normalization(rng, sc
         y, z = norm(encoder.final_norm, y, 1e-6), norm(decoder.final_norm, z, 1e-6)
     np.testing.assert_allclose(array(encoder(x)), y, atol=1e-5)
     np.testing.assert_allclose(array(decoder(x, memory)), z, atol=1e-5)
+
+
+@pytest.mark.parametrize("stack_class", [Encoder, Decoder])
+def test_the_blocks_of_a_stack_share_one_bias(rng, scramble, reborn, stack_class):
+    sizes = {"num_heads": 2, "feedforward_dim": 12, "head_dim": 6, "norm": "rms", "use_bias": False, "score": "dot"}
+    x = normal(rng, 2, 5, 8)
+    inputs = (x,) if stack_class is Encoder else (x, normal(rng, 2, 4, 6))
+    stack = stack_class(3, {**sizes, "bias": RelativeBias(2, 8, 12, stack_class is Encoder)})
+    stack(*inputs)
+    scramble(stack)
+    tables = [weight for weight in stack.weights if weight.path.endswith("table")]
+    assert [tuple(table.shape) for table in tables] == [(8, 2)]
+    assert not any(weight.path.endswith(("/bias", "/beta")) for weight in stack.weights)
+    assert stack.blocks[0].self_attention.query.kernel.shape == (8, 12)
+    before = array(stack(*inputs))
+    copy = reborn(stack, *inputs)
+    np.testing.assert_array_equal(array(copy(*inputs)), before)
+    assert copy.blocks[0].bias is copy.blocks[2].bias
+    # Every block reads it: with the others' values at zero, it still changes what comes out.
+    for i in range(3):
+        others = [block.self_attention.value.kernel for j, block in enumerate(copy.blocks) if j != i]
+        for kernel in others:
+            kernel.assign(ops.zeros_like(kernel))
+        one = array(copy(*inputs))
+        table = copy.blocks[0].bias.table
+        table.assign(-ops.convert_to_tensor(table))
+        assert np.abs(array(copy(*inputs)) - one).max() > 1e-3
+        copy.set_weights(stack.get_weights())
 
 
 def test_a_stack_of_no_blocks_does_nothing(rng):

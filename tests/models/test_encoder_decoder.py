@@ -15,6 +15,7 @@ from zoo.config import ConfigError
 from zoo.layers import BlockCache
 from zoo.models import MODELS
 from zoo.models.encoder_decoder import END, PAD, START, EncoderDecoder, EncoderDecoderConfig, encoder_decoder
+from zoo.models.generative import SpecialTokens
 
 SOURCE = [[5, 6, 7, 8, 9, END], [10, 11, END, PAD, PAD, PAD]]
 TARGET = [[START, 12, 13, 14, 15], [START, 16, 17, PAD, PAD]]
@@ -25,6 +26,33 @@ KINDS = [
     for norm_first, activation, gated, positions in product(
         [True, False], ["relu", "gelu"], [False, True], ["sinusoidal", "learned"]
     )
+]
+KINDS += [{"copying": True, "norm_first": norm_first} for norm_first in (True, False)]
+# As T5 and BART have it.
+KINDS += [
+    {
+        "positions": "relative",
+        "num_buckets": 8,
+        "max_distance": 12,
+        "norm": "rms",
+        "use_bias": False,
+        "score": "dot",
+        "head_dim": 6,
+        "gated": True,
+        "embedding_scale": False,
+        "tied_output": False,
+        "output_scale": True,
+    },
+    {
+        "positions": "learned",
+        "first_position": 2,
+        "norm_first": False,
+        "embedding_scale": False,
+        "embedding_norm": True,
+        "num_decoder_heads": 4,
+        "decoder_feedforward_dim": 20,
+        "output_bias": True,
+    },
 ]
 
 
@@ -89,6 +117,88 @@ def test_beams_share_the_memory_of_their_source(tiny_model):
     check_decoding_with_a_cache(tiny_model, beams=3)
 
 
+# === Special tokens of others ===
+
+
+def test_padding_may_look_like_the_start(tiny_config, scramble):
+    special = SpecialTokens(pad=0, start=0, end=1)
+    model = scramble(encoder_decoder(tiny_config(special_tokens=special)))
+    sources, targets = [[5, 6, 7, 1], [8, 1]], [[0, 12, 13], [0, 14, 15, 16]]
+    packed = run(model, [[*chain(*sources), 0, 0]], [[*chain(*targets), 0, 0]])[0]
+    apart = [run(model, [source], [target])[0] for source, target in zip(sources, targets)]
+    np.testing.assert_allclose(packed[:7], np.concatenate(apart), atol=2e-5)
+
+
+def test_a_source_may_end_with_more_than_one_token(tiny_config, scramble):
+    special = SpecialTokens(pad=1, start=30, end=2, source_start=(0,), source_end=(2, 31))
+    model = scramble(encoder_decoder(tiny_config(special_tokens=special)))
+    sources, targets = [[0, 6, 7, 2, 31], [0, 8, 2, 31]], [[30, 12, 13], [30, 14]]
+    packed = run(model, [[*chain(*sources), 1, 1]], [[*chain(*targets), 1]])[0]
+    apart = [run(model, [source], [target])[0] for source, target in zip(sources, targets)]
+    np.testing.assert_allclose(packed[:5], np.concatenate(apart), atol=2e-5)
+    # What stands behind the end is seen, too.
+    other = run(model, [[0, 6, 7, 2, 32]], targets[:1])[0]
+    assert np.abs(other - apart[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("field", "heads"), [("num_heads", 3), ("num_decoder_heads", 5)])
+def test_heads_divide_the_width_where_no_head_width_is_given(tiny_config, field, heads):
+    with pytest.raises(ConfigError, match=f"{field}: {heads} does not divide width 16"):
+        tiny_config(**{field: heads})
+    assert tiny_config(**{field: heads}, head_dim=4).head_dim == 4
+
+
+# === Copying ===
+
+
+@pytest.fixture(scope="module")
+def copier(tiny_config, scramble):
+    """A model that copies, which no test may change."""
+    return scramble(encoder_decoder(tiny_config(copying=True)))
+
+
+def test_beams_share_the_source_that_they_copy_from(copier):
+    check_decoding_with_a_cache(copier, beams=3)
+
+
+def test_copying_gives_log_probabilities(copier):
+    np.testing.assert_allclose(np.exp(run(copier, SOURCE, TARGET)).sum(axis=-1)[0], 1, rtol=1e-5)
+
+
+def test_the_rest_of_the_probability_lies_where_the_last_block_looks(copier):
+    """With the gate wide open the same model says what it would write."""
+    written = encoder_decoder(copier.config)
+    written.set_weights(copier.get_weights())
+    by_path(written.weights)["copying/gate/bias"].assign([40.0])
+    with capture() as maps:
+        mixed = np.exp(run(copier, SOURCE, TARGET))[0]
+    attention = ops.convert_to_numpy(maps["decoder/block_1/cross_attention"])[0].mean(axis=0)
+    rest = mixed - np.exp(run(written, SOURCE, TARGET))[0]
+    for t, row in enumerate(rest):
+        copied = np.zeros(40)
+        copied[SOURCE[0]] = attention[t]
+        absent = np.setdiff1d(np.arange(40), SOURCE[0])
+        vocabulary = np.exp(run(written, SOURCE, TARGET))[0][t]
+        gate = 1 + row[absent].sum() / vocabulary[absent].sum()
+        assert 0 < gate < 1
+        np.testing.assert_allclose(mixed[t], gate * vocabulary + (1 - gate) * copied, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"target_vocabulary_size": 30}, "target_vocabulary_size: 30; with copying, source and target share one"),
+        ({"num_decoder_layers": 0}, "num_decoder_layers: 0; with copying it is at least 1"),
+    ],
+)
+def test_copying_needs_one_vocabulary_and_somebody_who_looks(tiny_config, changes, says):
+    with pytest.raises(ConfigError, match=says):
+        tiny_config(copying=True, **changes)
+
+
+# === Halves ===
+
+
 def test_every_output_sees_the_whole_source(tiny_model):
     source = SOURCE[0]
     logits = run(tiny_model, [source], TARGET[:1])[0]
@@ -139,6 +249,7 @@ def test_the_order_of_rows_is_not_seen(tiny_model):
         ({"positions": "learned"}, 2, 2),
         ({"gated": True}, 0, 2),
         ({"target_vocabulary_size": 30}, 0, 2),
+        ({"copying": True}, 0, 2),
     ],
 )
 def test_the_number_of_parameters(tiny_config, changes, positions, final_norms):
@@ -153,6 +264,7 @@ def test_the_number_of_parameters(tiny_config, changes, positions, final_norms):
         + 3 * (attention + feedforward + 2 * norm)
         + 2 * (2 * attention + feedforward + 3 * norm)
         + final_norms * norm
+        + config.copying * (d + 2 * d + 1)
     )
     assert encoder_decoder(config).count_params() == expected
 
@@ -186,7 +298,9 @@ def test_each_rate_reaches_the_model(tiny_config, rate):
 # === Compiled, captured, in half precision ===
 
 
-def test_xla_gives_the_same(tiny_model, jit):
+@pytest.mark.parametrize("copying", [False, True])
+def test_xla_gives_the_same(tiny_model, copier, copying, jit):
+    tiny_model = copier if copying else tiny_model
     compiled = jit(lambda source, target: tiny_model({"source": source, "target": target}))
     logits = compiled(*(ops.convert_to_tensor(ids, "int32") for ids in (SOURCE, TARGET)))
     np.testing.assert_allclose(ops.convert_to_numpy(logits), run(tiny_model, SOURCE, TARGET), atol=2e-5)
@@ -216,9 +330,11 @@ def test_a_compiled_step_at_a_traced_place_gives_the_same(tiny_model, jit):
 
 
 @pytest.mark.skipif(backend.backend() != "tensorflow", reason="JAX traces with concrete shapes")
-def test_a_trace_without_known_batch_and_lengths_gives_the_same(tiny_model):
+@pytest.mark.parametrize("copying", [False, True])
+def test_a_trace_without_known_batch_and_lengths_gives_the_same(tiny_model, copier, copying):
     import tensorflow as tf
 
+    tiny_model = copier if copying else tiny_model
     specs = [tf.TensorSpec((None, None), tf.int32)] * 2
     traced = tf.function(lambda source, target: tiny_model({"source": source, "target": target}), specs)
     logits = traced(tf.constant(SOURCE), tf.constant(TARGET)).numpy()
@@ -316,7 +432,9 @@ def test_it_learns_by_heart_and_every_weight_takes_part(tiny_config):
     assert [path for path in still if not path.endswith("key/bias")] == []
 
 
-def test_it_survives_its_configuration(tiny_model):
+@pytest.mark.parametrize("copying", [False, True])
+def test_it_survives_its_configuration(tiny_model, copier, copying):
+    tiny_model = copier if copying else tiny_model
     copy = EncoderDecoder.from_config(tiny_model.get_config())
     assert copy.config == tiny_model.config
     assert copy.name == tiny_model.name
@@ -325,7 +443,9 @@ def test_it_survives_its_configuration(tiny_model):
     np.testing.assert_array_equal(run(copy, SOURCE, TARGET), run(tiny_model, SOURCE, TARGET))
 
 
-def test_it_survives_a_keras_file(tiny_model, tmp_path):
+@pytest.mark.parametrize("copying", [False, True])
+def test_it_survives_a_keras_file(tiny_model, copier, copying, tmp_path):
+    tiny_model = copier if copying else tiny_model
     tiny_model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert type(loaded) is EncoderDecoder

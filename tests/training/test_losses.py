@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from zoo.training import cross_entropy, token_mean
+from zoo.training.losses import coverage
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5, 1.0])
@@ -56,3 +57,30 @@ def test_the_mean_is_over_tokens_and_not_over_padding():
 def test_the_mean_over_no_token_is_zero():
     mean, tokens = token_mean(keras.ops.ones((2, 3)), keras.ops.zeros((2, 3), "int32"))
     assert (float(mean), float(tokens)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_log_probabilities_need_no_normalizing(smoothing, rng):
+    logits = rng.normal(size=(3, 6))
+    log_probabilities = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    labels = keras.ops.convert_to_tensor(np.array([0, 5, 2], np.int32))
+    expected = cross_entropy(keras.ops.convert_to_tensor(logits, "float32"), labels, smoothing)
+    found = cross_entropy(keras.ops.convert_to_tensor(log_probabilities, "float32"), labels, smoothing, normalized=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_coverage_by_hand():
+    attention = np.array([[[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.2, 0.6, 0.2], [0.0, 0.0, 0.0]]])
+    # Before the second place (1, 0, 0) is covered, before the third (1.5, 0.5, 0).
+    expected = [[0.0, 0.5, 0.2 + 0.5, 0.0]]
+    np.testing.assert_allclose(coverage(keras.ops.convert_to_tensor(attention)), expected, atol=1e-6)
+
+
+def test_coverage_looks_back_within_a_text_alone(rng):
+    """Two texts in a row, of two and three places, each over a source of its own."""
+    first, second = rng.dirichlet(np.ones(4), 2), rng.dirichlet(np.ones(3), 3)
+    row = np.zeros((1, 5, 7))
+    row[0, :2, :4], row[0, 2:, 4:] = first, second
+    together = np.array(coverage(keras.ops.convert_to_tensor(row, "float32")))[0]
+    apart = [np.array(coverage(keras.ops.convert_to_tensor(x[None], "float32")))[0] for x in (first, second)]
+    np.testing.assert_allclose(together, np.concatenate(apart), atol=1e-6)

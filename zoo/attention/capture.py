@@ -10,7 +10,7 @@ Inside a compiled function the maps are that function's own tensors: open captur
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from keras import KerasTensor
 
@@ -18,6 +18,7 @@ from keras import KerasTensor
 class _Capture(NamedTuple):
     maps: dict[str, KerasTensor]
     added: Mapping[str, KerasTensor]
+    outer: Optional["_Capture"]
 
 
 _captures: ContextVar[_Capture | None] = ContextVar("captures", default=None)
@@ -28,6 +29,8 @@ _path: ContextVar[str] = ContextVar("path", default="attend")
 def capture(added: Mapping[str, KerasTensor] | None = None) -> Iterator[dict[str, KerasTensor]]:
     """Collects the attention weights of everything that attends inside the block.
 
+    One block may stand inside another, as where a layer looks at its own weights: both collect.
+
     Args:
         added: By layer path, what is added to that layer's weights before they mix values. Zeros, by which one
             then differentiates, give a loss' gradient with respect to each weight: see zoo/attention/explain.py.
@@ -37,7 +40,7 @@ def capture(added: Mapping[str, KerasTensor] | None = None) -> Iterator[dict[str
         A layer called again under the same path appears as PATH, PATH#2, PATH#3 ...
     """
     maps: dict[str, KerasTensor] = {}
-    token = _captures.set(_Capture(maps, added or {}))
+    token = _captures.set(_Capture(maps, added or {}, _captures.get()))
     try:
         yield maps
     finally:
@@ -60,12 +63,16 @@ def recording() -> bool:
 
 
 def record(weights: KerasTensor) -> KerasTensor:
-    """Hands one map to the innermost open capture(), if there is one; returns the weights to go on with."""
-    captured = _captures.get()
+    """Hands one map to every open capture(); returns the weights to go on with."""
+    return _handed_to(_captures.get(), weights, _path.get())
+
+
+def _handed_to(captured: _Capture | None, weights: KerasTensor, path: str) -> KerasTensor:
+    """Goes from the outermost capture to the innermost: what an outer one adds, an inner one sees."""
     if captured is None:
         return weights
-    path = name = _path.get()
-    calls = 1
+    weights = _handed_to(captured.outer, weights, path)
+    name, calls = path, 1
     while name in captured.maps:
         calls += 1
         name = f"{path}#{calls}"

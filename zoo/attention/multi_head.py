@@ -10,7 +10,7 @@ from zoo.attention.capture import recorded_as
 from zoo.attention.core import attend
 from zoo.attention.dropout import Dropout
 from zoo.attention.positions import Rotary
-from zoo.attention.scores import build_score, get_score, part_config, score_config
+from zoo.attention.scores import build_score, get_part, get_score, part_config, score_config
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -90,8 +90,8 @@ class MultiHeadAttention(keras.layers.Layer):
         self.query_norm = self._norm("query_norm") if normalize else None
         self.key_norm = self._norm("key_norm") if normalize else None
         self.score = get_score(score, dtype=self.dtype_policy)
-        self.rotary = _part(rotary)
-        self.bias = _part(bias)
+        self.rotary = get_part(rotary)
+        self.bias = get_part(bias)
         self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
 
     def _projection(self, width: int, name: str) -> keras.layers.Dense:
@@ -238,8 +238,3 @@ class MultiHeadAttention(keras.layers.Layer):
 def _split(x: KerasTensor, num_heads: int) -> KerasTensor:
     """Splits the last axis into heads."""
     return ops.reshape(x, (*ops.shape(x)[:2], num_heads, x.shape[-1] // num_heads))
-
-
-def _part(part: Any) -> Any:
-    """Makes a layer of its configuration."""
-    return keras.saving.deserialize_keras_object(part) if isinstance(part, dict) else part

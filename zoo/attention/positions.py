@@ -13,12 +13,14 @@ import keras
 from keras import KerasTensor, ops
 
 
-def sinusoidal(positions: KerasTensor, width: int) -> KerasTensor:
+def sinusoidal(positions: KerasTensor, width: int, inclusive: bool = True) -> KerasTensor:
     """Encodes positions as sines (first half) and cosines (second half) of geometric wavelengths.
 
     Args:
         positions: Integer positions, any shape.
         width: D, even.
+        inclusive: Whether 10000 * 2 pi is the longest wavelength, as in tensor2tensor, or one step longer than the
+            longest, as in the paper's formula.
 
     Returns:
         float32 (..., D), wavelengths from 2 pi to 10000 * 2 pi.
@@ -31,7 +33,8 @@ def sinusoidal(positions: KerasTensor, width: int) -> KerasTensor:
     if width % 2:
         raise ValueError(f"width: {width} is odd; sines and cosines share it half and half, so it must be even")
     half = width // 2
-    rates = ops.exp(ops.arange(half, dtype="float32") * (-math.log(10000.0) / max(half - 1, 1)))
+    steps = max(half - 1, 1) if inclusive else half
+    rates = ops.exp(ops.arange(half, dtype="float32") * (-math.log(10000.0) / steps))
     angles = ops.cast(positions, "float32")[..., None] * rates
     return ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)
 
@@ -40,6 +43,9 @@ def sinusoidal(positions: KerasTensor, width: int) -> KerasTensor:
 class Sinusoidal(keras.layers.Layer):
     """Adds sinusoidal positions to embeddings; any length, nothing to learn.
 
+    Args:
+        inclusive: As in sinusoidal().
+
     Call args:
         x: (B, T, D).
         positions: Integer (B, T) or (T,); 0 ... T-1 where None.
@@ -47,10 +53,17 @@ class Sinusoidal(keras.layers.Layer):
     Source: Vaswani et al. 2017, section 3.5.
     """
 
+    def __init__(self, inclusive: bool = True, **kwargs):
+        super().__init__(**kwargs)
+        self.inclusive = inclusive
+
     def call(self, x: KerasTensor, positions: KerasTensor | None = None) -> KerasTensor:
         if positions is None:
             positions = ops.arange(ops.shape(x)[1], dtype="int32")
-        return x + ops.cast(sinusoidal(positions, x.shape[-1]), x.dtype)
+        return x + ops.cast(sinusoidal(positions, x.shape[-1], self.inclusive), x.dtype)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "inclusive": self.inclusive}
 
 
 @keras.saving.register_keras_serializable("zoo")

@@ -205,3 +205,8 @@ def part_config(part: Any) -> Any:
     if isinstance(config, dict):
         config.pop("build_config", None)
     return config
+
+
+def get_part(part: Any) -> Any:
+    """Makes a part of a layer of its configuration."""
+    return keras.saving.deserialize_keras_object(part) if isinstance(part, dict) else part

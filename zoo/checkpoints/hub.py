@@ -20,6 +20,7 @@ from zoo.checkpoints.tables import (
     our_special_tokens,
     our_values,
     read_table,
+    tie,
     untied,
     without_prefix,
 )
@@ -28,11 +29,13 @@ from zoo.checkpoints.weights import CheckpointError, by_path, mismatches
 from zoo.config import Config
 from zoo.models.decoder import DecoderConfig
 from zoo.models.encoder import EncoderHeadsConfig
+from zoo.models.encoder_decoder import EncoderDecoderConfig
 from zoo.models.vision_encoder import VisionEncoderConfig
 
 _CONFIGS: dict[str, type[Config]] = {
     "encoder": EncoderHeadsConfig,
     "decoder": DecoderConfig,
+    "encoder_decoder": EncoderDecoderConfig,
     "vision_encoder": VisionEncoderConfig,
 }
 
@@ -41,13 +44,15 @@ class HubModel(NamedTuple):
     """A model of the hub, ready to be built here.
 
     Attributes:
-        config: The model's sizes and heads: of an `encoder`, a `decoder` or a `vision_encoder`.
+        config: The model's sizes and heads: of an `encoder`, a `decoder`, an `encoder_decoder` or a `vision_encoder`.
         fill: Puts the checkpoint's weights into a model that was built from `config`, or from its encoder with other
             heads; these heads' weights, by path, are its second argument and stay as they are.
+        task: What an `encoder_decoder` of this family most often does; empty for other models.
     """
 
     config: Any
     fill: Callable[..., None]
+    task: str = ""
 
 
 class HubCaptioner(NamedTuple):
@@ -80,14 +85,19 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_generation(folder: Path) -> dict[str, Any]:
-    """Reads what a hub folder says of generation; nothing where it says nothing."""
+    """Reads what a hub folder says of generation: in generation_config.json, or as older ones do in config.json.
+
+    Raises:
+        CheckpointError: If a file is no JSON object.
+    """
     path = folder / "generation_config.json"
     if not path.is_file():
-        return {}
+        theirs = read_config(folder)
+        return {**read_table(theirs["model_type"], folder).get("defaults", {}), **theirs}
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError:
-        raise CheckpointError(f"{path}: not JSON") from None
+    except (ValueError, TypeError):
+        raise CheckpointError(f"{path}: it takes a JSON object") from None
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -100,10 +110,16 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
         index = folder / f"{whole}.index.json"
         names = [whole]
         if index.is_file():
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            try:
+                names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise CheckpointError(f"{index}: it takes a JSON object with a weight_map") from None
             if any(Path(name).name != name for name in names):
                 raise CheckpointError(f"{index}: it names files outside its folder")
-        if (folder / names[0]).is_file():
+            missing = [name for name in names if not (folder / name).is_file()]
+            if missing:
+                raise CheckpointError(f"{index}: {', '.join(missing)} of its {len(names)} files not in the folder")
+        if index.is_file() or (folder / whole).is_file():
             return functools.reduce(lambda tensors, name: tensors | _read_file(folder / name), names, {})
     raise CheckpointError(f"{folder}: no model.safetensors and no pytorch_model.bin")
 
@@ -141,7 +157,15 @@ def open_hub_folder(folder: Path) -> HubModel:
     values = our_values(table, theirs, folder)
     if "special_tokens" in table:
         values["special_tokens"] = our_special_tokens(table, theirs, read_generation(folder), where=folder)
-    return _model(folder, table, theirs, values, functools.partial(read_tensors, folder))
+    tensors = functools.cache(functools.partial(read_tensors, folder))
+    if table["model"] == "encoder_decoder":
+        _complete_encoder_decoder(table, values, tensors())
+    return _model(folder, table, theirs, values, tensors)
+
+
+def is_hub_captioner(folder: Path) -> bool:
+    """Tells whether a hub folder holds a vision encoder and a decoder: whether open_hub_captioner() opens it."""
+    return "vision" in read_table(read_config(folder)["model_type"], folder)
 
 
 def open_hub_captioner(folder: Path) -> HubCaptioner:
@@ -162,7 +186,7 @@ def open_hub_captioner(folder: Path) -> HubCaptioner:
         raise CheckpointError(f"{folder}: {theirs['model_type']} does not describe images; open_hub_folder() opens it")
     # Whoever fills both halves reads the files once.
     tensors = functools.cache(functools.partial(read_tensors, folder))
-    eyes, mouth = (theirs[table[part]["config"]] for part in ("vision", "text"))
+    eyes, mouth = (_half(theirs, table[part]["config"], folder) for part in ("vision", "text"))
     prefix, text_prefix = (table[part]["prefix"] for part in ("vision", "text"))
 
     def seen() -> dict[str, np.ndarray]:
@@ -182,6 +206,13 @@ def open_hub_captioner(folder: Path) -> HubCaptioner:
     differs = width != values["width"] and mouth.get("cross_attention_hidden_size") is None
     values["feature_projection"] = table["projected"] and differs
     return HubCaptioner(vision, _model(folder, text_table, {}, values, written))
+
+
+def _half(theirs: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
+    half = theirs.get(name)
+    if not isinstance(half, Mapping) or "model_type" not in half:
+        raise CheckpointError(f"{folder / 'config.json'}: {name} is {half!r}; it takes an object with a model_type")
+    return half
 
 
 def _model(
@@ -205,13 +236,13 @@ def _model(
                     name, completed = _head(head["head"], theirs)
                     values["heads"] = {name: completed}
     config = _CONFIGS[table["model"]].from_dict(values)
-    layers: Any = functools.reduce(getattr, table.get("layers", "encoder.num_layers").split("."), config)
 
     def fill(model: keras.Model, own: Collection[str] = ()) -> None:
         tensors = without_prefix(read(), table["prefixes"])
+        tie(table, tensors)
         variables = {path: weight for path, weight in by_path(model.weights).items() if path not in own}
-        problems = untied(table, tensors)
-        arrays, others = our_arrays(table, modules, layers, tensors, variables)
+        arrays, others = our_arrays(table, modules, tensors, variables)
+        problems = untied(table, tensors, others)
         if first_position and "positions/table" in arrays:
             arrays["positions/table"] = arrays["positions/table"][first_position:]
         unused = [f"{name}*" for name in table["unused"]]
@@ -224,7 +255,7 @@ def _model(
         for path, variable in variables.items():
             variable.assign(arrays[path].astype(variable.dtype))
 
-    return HubModel(config, fill)
+    return HubModel(config, fill, table.get("task", ""))
 
 
 def _complete_encoder(folder: Path, table: Table, values: dict[str, Any]) -> int:
@@ -238,6 +269,20 @@ def _complete_encoder(folder: Path, table: Table, values: dict[str, Any]) -> int
     first_position = sizes["pad"] + 1
     sizes["max_length"] -= first_position
     return first_position
+
+
+def _complete_encoder_decoder(table: Table, values: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+    """Finds out of the tensors themselves whether the target has embeddings, and the output weights, of its own.
+
+    What a configuration says of it differs from family to family, and is not always true.
+    """
+    tensors = without_prefix(tensors, table["prefixes"])
+    tie(table, tensors)
+    layers = ("embedding", "target_embedding", "output")
+    source, target, output = (tensors.get(f"{table['modules'][layer]}.weight") for layer in layers)
+    if source is not None and target is not None and not np.array_equal(source, target):
+        values["target_vocabulary_size"] = len(target)
+    values["tied_output"] = output is None or (target is not None and np.array_equal(output, target))
 
 
 def _head(head: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -2,16 +2,21 @@
 
 A table is JSON, and says
 
-    config          our field -> theirs; "a.b" is field b of field a
+    task            what models from text to text of this family most often do
+    like            the family whose table this one is, but for what it says itself
+    config          our field -> theirs, or several of theirs, the first first; "a.b" is field b of field a
     defaults        what theirs are where a checkpoint is silent
     fixed           what ours always are
+    choices         their field -> its values, written as JSON -> what ours are then
     required        what theirs must be
     pairs           which of ours are pairs that theirs may write as one number
     special_tokens  in which of their fields token ids are found, the first first
-    modules         our layer -> their module, {i} being every block; "x[1/3]" is the second third of x's outputs
+    modules         our layer -> their module, or several, the first that there is; {i} is a block's number, and
+                    "x[1/3]" the second third of x's outputs
     weights         our weight -> theirs, where it is no module's
+    optional        which of ours stay zero where a checkpoint has none
     input_first     which of their modules have kernels that lie as ours; all others are transposed
-    tied            which of their tensors must be equal to another
+    tied            their tensor -> others that may stand for it, the first first, and are equal where both are there
     unused          which of their tensors are left out
     heads           endings of architectures -> what is set, and which modules are added
 """
@@ -19,7 +24,7 @@ A table is JSON, and says
 import fnmatch
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +42,7 @@ _NAMES = {
     "embeddings": "weight",
     "table": "weight",
     "gamma": "weight",
+    "scale": "weight",
     "beta": "bias",
     "bias": "bias",
 }
@@ -52,14 +58,23 @@ def read_table(family: Any, where: Path, model: str | None = None) -> Table:
         model: Only families that become this model of ours; all where None.
 
     Raises:
-        CheckpointError: If there is none; the nearest is named.
+        CheckpointError: If there is none; the known ones are named, the nearest first.
     """
     tables = {path.stem: path for path in sorted(MAPPINGS.glob("*.json"))}
     found = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in tables.items()}
+    found = {name: _merged(found[table["like"]], table) if "like" in table else table for name, table in found.items()}
     found = {name: table for name, table in found.items() if model in (None, table.get("model"))}
     if family not in found:
-        raise CheckpointError(f"{where}: no family {str(family)!r}; {nearest(str(family), found)}")
+        hint = nearest(str(family), found)
+        known = f" (known: {', '.join(found)})" if hint.startswith("did") else ""
+        raise CheckpointError(f"{where}: no family {str(family)!r}; {hint}{known}")
     return found[family]
+
+
+def _merged(table: Table, changes: Table) -> Table:
+    """Changes a table, and the tables in it."""
+    inner = {name: _merged(table[name], value) for name, value in changes.items() if isinstance(table.get(name), dict)}
+    return {**table, **changes, **inner}
 
 
 def our_values(table: Table, theirs: Mapping[str, Any], where: Path) -> dict[str, Any]:
@@ -68,19 +83,26 @@ def our_values(table: Table, theirs: Mapping[str, Any], where: Path) -> dict[str
     Raises:
         CheckpointError: If a field has a value that is not known here.
     """
-    said = {**table.get("defaults", {}), **{name: value for name, value in theirs.items() if value is not None}}
+    said = _said(table, theirs)
     for name, wanted in table.get("required", {}).items():
         if said.get(name, wanted) != wanted:
             raise CheckpointError(f"{where}: {name} is {said[name]!r}; only {wanted!r} is known")
     values: dict[str, Any] = {}
-    for ours, name in table["config"].items():
-        if name in said:
-            value = said[name]
+    for ours, names in table["config"].items():
+        found = [said[name] for name in ([names] if isinstance(names, str) else names) if name in said]
+        if found:
+            value = found[0]
             if ours in table.get("pairs", ()) and isinstance(value, int):
                 value = [value, value]
             _put(values, ours, _ACTIVATIONS.get(value, value) if isinstance(value, str) else value)
     for ours, value in table["fixed"].items():
         _put(values, ours, value)
+    for name, choices in table.get("choices", {}).items():
+        chosen = json.dumps(said[name]).strip('"') if name in said else None
+        if chosen is not None and chosen not in choices:
+            raise CheckpointError(f"{where}: {name} is {said[name]!r}; {nearest(chosen, choices)}")
+        for ours, value in choices.get(chosen, {}).items():
+            _put(values, ours, value)
     return values
 
 
@@ -89,29 +111,39 @@ def our_special_tokens(table: Table, *sources: Mapping[str, Any], where: Path) -
 
     Args:
         table: The family's table.
-        sources: What may say them; later ones count more.
+        sources: What may say them; later ones count more. The last is what is said of generation, which alone says
+            what a target begins with, and what never occurs in it.
         where: What errors name.
 
     Raises:
         CheckpointError: If one is nowhere said.
     """
-    said = dict(table.get("defaults", {}))
-    for source in sources:
-        said |= {name: value for name, value in source.items() if value is not None}
-    never = [token for token, *others in said.get("bad_words_ids", ()) if not others]
-    values = {"never": [*never, *said.get("suppress_tokens", ())], "start_optional": table["start_optional"]}
+    said = _said(table, *sources)
+    generation = _said({}, sources[-1])
+    never = [token for token, *others in generation.get("bad_words_ids", ()) if not others]
+    never += generation.get("suppress_tokens", ())
+    values: dict[str, Any] = {"never": never, "start_optional": table["start_optional"]}
     for ours, names in table["special_tokens"].items():
         ids = [said[name] for name in names if name in said]
         if not ids:
             raise CheckpointError(f"{where}: it says no {' and no '.join(names)}")
         values[ours] = ids[0][0] if isinstance(ids[0], list) else ids[0]
+    if "forced_bos_token_id" in generation:
+        values["beginning"] = [generation["forced_bos_token_id"]]
     return values
+
+
+def _said(table: Table, *sources: Mapping[str, Any]) -> dict[str, Any]:
+    """Joins a family's defaults and what a checkpoint says; later sources count more, and null says nothing."""
+    said: dict[str, Any] = {}
+    for source in (table.get("defaults", {}), *sources):
+        said |= {name: value for name, value in source.items() if value is not None}
+    return said
 
 
 def our_arrays(
     table: Table,
-    modules: Mapping[str, str],
-    layers: int,
+    modules: Mapping[str, Any],
     tensors: Mapping[str, np.ndarray],
     variables: Mapping[str, keras.Variable],
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -120,21 +152,27 @@ def our_arrays(
     Args:
         table: The family's table.
         modules: Its modules and those of heads.
-        layers: How many blocks there are.
         tensors: By their names.
         variables: Of our model, by their paths.
 
     Returns:
         Arrays by our paths, and the tensors that are left over.
     """
-    named = dict(_unrolled({**modules, **table.get("weights", {})}, layers))
+    named = {**modules, **table.get("weights", {})}
     arrays, used = {}, set()
     for path, variable in variables.items():
         layer, _, weight = path.rpartition("/")
-        module, part, parts = _part(named.get(layer, layer))
-        source = named.get(path, f"{module}.{_NAMES.get(weight, weight)}")
-        if source not in tensors:
+        found = [
+            (module, part, parts, source)
+            for module, part, parts in map(_part, _theirs(named, layer) or [layer])
+            for source in _theirs(named, path) or [f"{module}.{_NAMES.get(weight, weight)}"]
+            if source in tensors
+        ]
+        if not found:
+            if path in table.get("optional", ()):
+                arrays[path] = np.zeros(tuple(variable.shape), "float32")
             continue
+        module, part, parts, source = found[0]
         used.add(source)
         array = tensors[source]
         if weight == "kernel" and not matches(module, table.get("input_first", ())):
@@ -155,13 +193,25 @@ def without_prefix(tensors: Mapping[str, np.ndarray], prefixes: list[str]) -> di
     return {re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name)): array for name, array in renamed.items()}
 
 
-def untied(table: Table, tensors: dict[str, np.ndarray]) -> list[str]:
-    """Takes out tensors that repeat another; names those that should and do not."""
+def tie(table: Table, tensors: dict[str, np.ndarray]) -> None:
+    """Adds tensors that are stored under another's name alone."""
+    for name, others in table.get("tied", {}).items():
+        present = [other for other in others if other in tensors]
+        if name not in tensors and present:
+            tensors[name] = tensors[present[0]]
+
+
+def untied(table: Table, tensors: Mapping[str, np.ndarray], left: dict[str, np.ndarray]) -> list[str]:
+    """Takes tensors that repeat another out of those that are left; names those that should and do not."""
     problems = []
-    for name, other in table.get("tied", {}).items():
-        array = tensors.pop(name, None)
-        if array is not None and not (other in tensors and np.array_equal(array, tensors[other])):
-            problems.append(f"{name} is not {other}, and outputs of their own are not known")
+    groups = [{name, *others} for name, others in table.get("tied", {}).items()]
+    for name in list(left):
+        others = {other for group in groups if name in group for other in group if other in tensors} - {*left}
+        if any(np.array_equal(left[name], tensors[other]) for other in others):
+            del left[name]
+        elif others:
+            problems.append(f"{name} is not {' or '.join(sorted(others))}, and one of its own is not known")
+            del left[name]
     return problems
 
 
@@ -177,10 +227,12 @@ def _put(values: dict[str, Any], path: str, value: Any) -> None:
     values[last] = value
 
 
-def _unrolled(modules: Mapping[str, str], layers: int) -> Iterator[tuple[str, str]]:
-    for ours, theirs in modules.items():
-        for i in range(layers if "{i}" in ours else 1):
-            yield ours.replace("{i}", str(i)), theirs.replace("{i}", str(i))
+def _theirs(named: Mapping[str, Any], path: str) -> list[str]:
+    """Returns what a layer or weight of ours may be called."""
+    block = re.search(r"(?<=block_)\d+", path)
+    theirs = named.get(path if block is None else f"{path[: block.start()]}{{i}}{path[block.end() :]}", [])
+    names = [theirs] if isinstance(theirs, str) else theirs
+    return [name if block is None else name.replace("{i}", block[0]) for name in names]
 
 
 def _part(module: str) -> tuple[str, int, int]:

@@ -1,12 +1,13 @@
 """Variables in and out of safetensors files, keyed by variable path."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 import safetensors
 import safetensors.numpy
+from keras import ops
 
 from zoo.files import replacing
 
@@ -45,7 +46,7 @@ def save(
     """
     arrays = {}
     for name, variable in variables.items():
-        array = keras.ops.convert_to_numpy(variable)
+        array = ops.convert_to_numpy(variable)
         if dtype is not None and keras.backend.is_float_dtype(variable.dtype):
             array = array.astype(dtype)
         # np.ascontiguousarray would turn a scalar into a vector.
@@ -71,18 +72,51 @@ def load(path: str | Path, variables: Mapping[str, keras.Variable]) -> dict[str,
         CheckpointError: If the file is no safetensors file, or any tensor is missing, left over or misshapen: all
             of them are listed, and no variable is changed.
     """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file: {error}") from None
+    arrays, metadata = _read(path)
     problems = mismatches(variables, arrays)
     if problems:
         raise CheckpointError(f"{path}: does not fit the model: {'; '.join(problems)}")
     for name, variable in variables.items():
         variable.assign(arrays[name].astype(variable.dtype))
     return metadata
+
+
+def load_base(
+    path: str | Path, variables: Mapping[str, keras.Variable], *, optional: Sequence[str] = (), growing: str = ""
+) -> None:
+    """Reads a safetensors file into the variables of a model that goes on from it, and may differ a little.
+
+    Args:
+        path: The file.
+        variables: What to fill, by its name in the file.
+        optional: Beginnings of names that the file or the model may lack; the model's own stay as they are.
+        growing: Name of a table that may have more rows than the file's, which then are its first ones.
+
+    Raises:
+        CheckpointError: As for load().
+    """
+    arrays, _ = _read(path)
+    known = {name: array for name, array in arrays.items() if not name.startswith(tuple(optional)) or name in variables}
+    wanted = {name: v for name, v in variables.items() if not name.startswith(tuple(optional)) or name in arrays}
+    if growing in known and growing in wanted:
+        more = ops.convert_to_numpy(wanted[growing])[len(known[growing]) :]
+        if more.shape[1:] == known[growing].shape[1:]:
+            known[growing] = np.concatenate([known[growing], more])
+    problems = mismatches(wanted, known)
+    if problems:
+        raise CheckpointError(f"{path}: does not fit the model: {'; '.join(problems)}")
+    for name, variable in wanted.items():
+        variable.assign(known[name].astype(variable.dtype))
+
+
+def _read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Reads all arrays of a safetensors file, and the metadata of its header."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+            return arrays, file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file: {error}") from None
 
 
 def mismatches(variables: Mapping[str, keras.Variable], arrays: Mapping[str, np.ndarray]) -> list[str]:

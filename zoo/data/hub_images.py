@@ -27,6 +27,7 @@ def read_image_config(folder: Path, size: tuple[int, int] | None = None) -> Imag
     try:
         said: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         said = said.get("image_processor", said)  # as processors of images and texts together are written
+        said = {name: value for name, value in said.items() if value is not None}
     except FileNotFoundError:
         raise ConfigError(f"{folder}: no {PREPROCESSOR}; it says how images are prepared") from None
     except (ValueError, AttributeError):

@@ -1,12 +1,13 @@
 """From token pairs to batches of a few fixed shapes."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from zoo.config import Config, ConfigError
+from zoo.models.generative import SpecialTokens
 
 PAD, START, END = 0, 1, 2
 
@@ -50,17 +51,26 @@ class PairBatches:
         pairs: The examples. Those longer than the largest bucket are left out and counted in `too_long`.
         config: The layout.
         seed: Decides the order, together with the epoch's number.
+        special: Tokens that are laid out around sources and targets.
 
     Raises:
         ValueError: If no pair fits.
     """
 
-    def __init__(self, pairs: Sequence[Pair], config: BatchingConfig, seed: int = 0):
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        config: BatchingConfig,
+        seed: int = 0,
+        special: SpecialTokens = SpecialTokens(),
+    ):
         self.pairs = pairs
         self.config = config
         self.seed = seed
-        lengths = np.array([(len(pair.source), len(pair.target)) for pair in pairs]).reshape(-1, 2) + 1
-        self.lengths = lengths  # with the end token, or the start token
+        self.special = special
+        around = (special.around_source, 1 + len(special.beginning))
+        lengths = np.array([(len(pair.source), len(pair.target)) for pair in pairs]).reshape(-1, 2) + around
+        self.lengths = lengths  # with the tokens around sources, and the ones before targets
         fits = np.all(lengths[:, None, :] <= np.array(config.buckets)[None], axis=-1)
         self.bucket = np.where(np.any(fits, axis=1), np.argmax(fits, axis=1), -1)
         self.too_long = int(np.count_nonzero(self.bucket < 0))
@@ -129,22 +139,25 @@ class PairBatches:
         """Writes one planned batch as arrays.
 
         Returns:
-            int32 "source" (rows, S), each text followed by END; "target" (rows, T), each text led by START; and
-            "labels" (rows, T), what comes next at each target place. PAD everywhere else.
+            int32 "source" (rows, S), each text followed by the end token; "target" (rows, T), each text led by the
+            start token; and "labels" (rows, T), what comes next at each target place. Padding everywhere else.
         """
+        special = self.special
         (source_length, target_length), count = self.config.buckets[bucket], self.batch_rows[bucket]
-        source = np.full((count, source_length), PAD, np.int32)
-        target = np.full((count, target_length), PAD, np.int32)
-        labels = np.full((count, target_length), PAD, np.int32)
+        source = np.full((count, source_length), special.pad, np.int32)
+        target = np.full((count, target_length), special.pad, np.int32)
+        labels = np.full((count, target_length), special.pad, np.int32)
         for r, row in enumerate(rows):
             s = t = 0
             for pair in row:
+                read, written = self.lengths[pair]
                 ids, answer = self.pairs[pair]
-                source[r, s : s + len(ids) + 1] = [*ids, END]
-                target[r, t : t + len(answer) + 1] = [START, *answer]
-                labels[r, t : t + len(answer) + 1] = [*answer, END]
-                s += len(ids) + 1
-                t += len(answer) + 1
+                answer = [*special.beginning, *answer]
+                source[r, s : s + read] = [*special.source_start, *ids, *special.source_ending]
+                target[r, t : t + written] = [special.start, *answer]
+                labels[r, t : t + written] = [*answer, special.end]
+                s += read
+                t += written
         return {"source": source, "target": target, "labels": labels}
 
     def epoch(self, epoch: int | None, start: int = 0) -> Iterator[dict]:
@@ -169,3 +182,50 @@ class PairBatches:
         used = sum(self.lengths[row].sum() for _, rows in plan for row in rows)
         places = sum(self.batch_rows[bucket] * sum(self.config.buckets[bucket]) for bucket, _ in plan)
         return 1 - float(used) / places
+
+
+class ChangingPairBatches:
+    """Batches of packed token pairs that are others in every pass; seed and pass alone decide which.
+
+    Args:
+        pairs: Makes the pairs of a pass, with a Generator that decides how they are changed, or with None where they
+            are to be as they are at first.
+        config: The layout: see PairBatches.
+        seed: Decides pairs and order, together with the epoch's number.
+        special: As for PairBatches.
+
+    Raises:
+        ValueError: If no pair of the first pass fits.
+    """
+
+    def __init__(
+        self,
+        pairs: Callable[[np.random.Generator | None], Sequence[Pair]],
+        config: BatchingConfig,
+        seed: int = 0,
+        special: SpecialTokens = SpecialTokens(),
+    ):
+        self.pairs = pairs
+        self.config = config
+        self.seed = seed
+        self.special = special
+        self._latest: tuple[int | None, PairBatches] = (0, self._make(0))
+
+    def pass_of(self, epoch: int | None) -> PairBatches:
+        """Returns the batches of one pass; the latest one is kept."""
+        if self._latest[0] != epoch:
+            self._latest = epoch, self._make(epoch)
+        return self._latest[1]
+
+    def _make(self, epoch: int | None) -> PairBatches:
+        # A seed of its own: how a pair is changed says nothing of where it stands.
+        random = None if epoch is None else np.random.default_rng((self.seed, epoch, 1))
+        return PairBatches(self.pairs(random), self.config, self.seed, self.special)
+
+    def plan(self, epoch: int | None) -> list[tuple[int, list[list[int]]]]:
+        """Lays out one pass: see PairBatches.plan."""
+        return self.pass_of(epoch).plan(epoch)
+
+    def epoch(self, epoch: int | None, start: int = 0) -> Iterator[dict]:
+        """Yields the batches of one pass: see PairBatches.epoch."""
+        return self.pass_of(epoch).epoch(epoch, start)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
@@ -30,11 +30,14 @@ class Tokenizer:
 
     Args:
         tokenizer: A tokenizer of the `tokenizers` library that knows the special tokens <pad> <s> </s> <unk>.
+        read_special: Whether a text yields special tokens that it names, after all.
     """
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer):
+    def __init__(self, tokenizer: tokenizers.Tokenizer, read_special: bool = False):
         self._tokenizer = tokenizer
-        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.encode_special_tokens = not read_special
+        self._size: int | None = None
+        self._left_out: Collection[int] = ()
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary_size: int = 0, special: Sequence[str] = ()) -> "Tokenizer":
@@ -83,34 +86,10 @@ class Tokenizer:
     @staticmethod
     def _learn(texts: Sequence[str], size: int, alphabet: int, special: Sequence[str]) -> tokenizers.Tokenizer:
         """Learns up to `size` tokens, of which up to `alphabet` single characters."""
-        # What stands between two special tokens is normalized by itself: there, the space at its beginning counts, and
-        # a word that follows a special token, or a line feed, directly is made to look like any other word.
-        ends = [normalizers.Strip(left=False), normalizers.Replace(Regex(r"\A(?=\w)"), " ")]
-        scheme = "never" if special else "always"
         tokenizer = tokenizers.Tokenizer(models.BPE(unk_token=UNKNOWN))
-        tokenizer.normalizer = normalizers.Sequence(
-            [
-                normalizers.Nmt(),
-                normalizers.NFC(),
-                normalizers.Replace(Regex(CONTROL), ""),
-                normalizers.Replace(Regex(r"\s+"), " "),
-                *(ends if special else [normalizers.Strip()]),
-            ]
-        )
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Metaspace(prepend_scheme=scheme), pre_tokenizers.Punctuation("isolated")]
-        )
-        tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+        _set_up(tokenizer, special)
         if special:
             texts = [text for whole in texts for text in _between(whole, special)]
-            tokenizer.decoder = decoders.Sequence(
-                [
-                    *(decoders.Replace(_exactly(token), SPACE + token) for token in special if token != LINE),
-                    tokenizer.decoder,
-                    decoders.Fuse(),
-                    decoders.Replace(f"{LINE} ", LINE),
-                ]
-            )
         # The trainer's own cut through equally frequent characters falls otherwise in every run.
         counts = Counter(SPACE)
         for text in texts:
@@ -126,19 +105,27 @@ class Tokenizer:
             show_progress=False,
         )
         tokenizer.train_from_iterator(texts, trainer)
-        # For the library they are not special: those are not found in texts, and not written out.
-        tokenizer.add_tokens([AddedToken(token, lstrip=True, normalized=False) for token in special])
+        _add(tokenizer, special)
         return tokenizer
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
+    def load(cls, path: str | Path, read_special: bool = False) -> "Tokenizer":
         """Reads a tokenizer.json."""
-        return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+        return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")), read_special)
 
     def save(self, path: str | Path) -> None:
         """Writes a tokenizer.json, whole or not at all."""
         with replacing(path) as temporary:
             temporary.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
+
+    def with_special(self, special: Sequence[str]) -> "Tokenizer":
+        """Returns a tokenizer that knows more special tokens: see train(). Their ids follow those that there are."""
+        tokenizer = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        new = [token for token in special if tokenizer.token_to_id(token) is None]
+        if new:
+            _set_up(tokenizer, [*self.special, *new])
+            _add(tokenizer, new)
+        return Tokenizer(tokenizer)
 
     @property
     def library_tokenizer(self) -> tokenizers.Tokenizer:
@@ -168,15 +155,66 @@ class Tokenizer:
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Returns the tokens behind ids, as text."""
-        return [self._tokenizer.id_to_token(int(i)) or UNKNOWN for i in ids]
+        return [(self._tokenizer.id_to_token(int(i)) or UNKNOWN).removeprefix(" ") for i in ids]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Turns each text into token ids, without special tokens."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        if self._size is None:
+            return rows
+        unknown = self.token_id(UNKNOWN)
+        return [[i if i < self._size else unknown for i in row if i not in self._left_out] for row in rows]
+
+    def restrict(self, size: int, left_out: Collection[int]) -> None:
+        """Makes texts yield what a model knows.
+
+        Args:
+            size: V; ids from there on are unknown.
+            left_out: Ids that texts never yield.
+        """
+        self._size = size
+        self._left_out = left_out
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Turns token ids into texts; special tokens are left out."""
         return self._tokenizer.decode_batch([list(map(int, row)) for row in ids], skip_special_tokens=True)
+
+
+def _set_up(tokenizer: tokenizers.Tokenizer, special: Sequence[str]) -> None:
+    """Says what happens to a text before and after byte-pair encoding."""
+    # What stands between two special tokens is normalized by itself: there, the space at its beginning counts, and
+    # a word that follows a special token, or a line feed, directly is made to look like any other word.
+    ends = [normalizers.Strip(left=False), normalizers.Replace(Regex(r"\A(?=\w)"), " ")]
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Nmt(),
+            normalizers.NFC(),
+            normalizers.Replace(Regex(CONTROL), ""),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            *(ends if special else [normalizers.Strip()]),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="never" if special else "always"),
+            pre_tokenizers.Punctuation("isolated"),
+        ]
+    )
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    if special:
+        tokenizer.decoder = decoders.Sequence(
+            [
+                *(decoders.Replace(_exactly(token), SPACE + token) for token in special if token != LINE),
+                tokenizer.decoder,
+                decoders.Fuse(),
+                decoders.Replace(f"{LINE} ", LINE),
+            ]
+        )
+
+
+def _add(tokenizer: tokenizers.Tokenizer, special: Sequence[str]) -> None:
+    # For the library they are not special: those are not found in texts, and not written out.
+    tokenizer.add_tokens([AddedToken(token, lstrip=True, normalized=False) for token in special])
 
 
 def _exactly(token: str) -> Regex:

@@ -5,8 +5,25 @@ from typing import Literal, NamedTuple
 
 from keras import KerasTensor, ops
 
-IMPOSSIBLE = -1e30
+from zoo.generation.sampling import IMPOSSIBLE, largest
+
 Form = Literal["gnmt", "power"]
+
+
+class Rules(NamedTuple):
+    """In what searches differ.
+
+    Attributes:
+        early_stopping: When a source's search ends: see GenerationConfig.
+        late_ends: Whether a continuation that ends may be any of the 2K best, or only of the K best.
+        cut: Whether what has reached its limit has ended, whatever its last token.
+        normalized: Whether logits are log-probabilities, to be taken as they are.
+    """
+
+    early_stopping: Literal["never", "heuristic", "full"] = "never"
+    late_ends: bool = True
+    cut: bool = False
+    normalized: bool = False
 
 
 class Beams(NamedTuple):
@@ -54,7 +71,14 @@ def start(tokens: KerasTensor, beams: int, length: int = 1) -> Beams:
 
 
 def advance(
-    state: Beams, logits: KerasTensor, end_token: int, alpha: float, form: Form = "gnmt"
+    state: Beams,
+    logits: KerasTensor,
+    end_token: int,
+    alpha: float,
+    form: Form = "gnmt",
+    uncounted: KerasTensor | int = 0,
+    limits: KerasTensor | None = None,
+    rules: Rules = Rules(),
 ) -> tuple[Beams, KerasTensor]:
     """Extends every live beam by one token.
 
@@ -65,29 +89,37 @@ def advance(
         logits: (B * K, V), impossible tokens at IMPOSSIBLE.
         end_token: Ends a sequence.
         alpha, form: The length penalty's.
+        uncounted: (B,), tokens that were given, which the length penalty does not count.
+        limits: (B,), the most tokens of each source's targets; for rules.cut.
+        rules: The search's.
 
     Returns:
         The next state; and int32 (B * K,), the row that each live beam continues.
     """
     sources, beams, places = state.live.shape
     vocabulary = logits.shape[-1]
-    log_norm = ops.logsumexp(logits, axis=-1, keepdims=True)
-    values, tokens = ops.top_k(logits, min(2 * beams, vocabulary))
+    values, tokens = largest(logits, min(2 * beams, vocabulary))
     choices = values.shape[-1]
-    values = ops.reshape(values - log_norm, (sources, beams, choices)) + state.live_scores[:, :, None]
+    if not rules.normalized:
+        values = values - ops.logsumexp(logits, axis=-1, keepdims=True)
+    values = ops.reshape(values, (sources, beams, choices)) + state.live_scores[:, :, None]
     scores, index = ops.top_k(ops.reshape(values, (sources, beams * choices)), min(2 * beams, beams * choices))
     tokens = ops.take_along_axis(ops.reshape(tokens, (sources, beams * choices)), index, axis=1)
     parents = ops.cast(index, "int32") // choices
-    tokens = ops.cast(tokens, "int32")
 
     extended = _pick(state.live, parents)
     here = ops.equal(ops.arange(places, dtype="int32"), state.length)
     extended = ops.where(here, tokens[:, :, None], extended)
     ends = ops.equal(tokens, end_token)
+    if rules.cut and limits is not None:
+        ends = ends | (state.length >= limits)[:, None]
 
     live_scores, survivors = ops.top_k(ops.where(ends, IMPOSSIBLE, scores), beams)
-    penalized = scores / length_penalty(state.length, alpha, form)
-    pool = ops.concatenate([state.ended_scores, ops.where(ends & (scores > IMPOSSIBLE / 2), penalized, IMPOSSIBLE)], 1)
+    penalized = scores / ops.reshape(length_penalty(_counted(state.length, uncounted), alpha, form), (-1, 1))
+    counts = ends & (scores > IMPOSSIBLE / 2)
+    if not rules.late_ends:
+        counts = counts & (ops.arange(ends.shape[1]) < beams)
+    pool = ops.concatenate([state.ended_scores, ops.where(counts, penalized, IMPOSSIBLE)], 1)
     ended_scores, winners = ops.top_k(pool, beams)
     ended = _pick(ops.concatenate([state.ended, extended], axis=1), winners)
 
@@ -96,22 +128,40 @@ def advance(
     return Beams(state.length + 1, _pick(extended, survivors), live_scores, ended, ended_scores), rows
 
 
-def unfinished(state: Beams, limits: KerasTensor, alpha: float, form: Form = "gnmt") -> KerasTensor:
-    """Tells which sources' live beams could still enter their n-best list.
+def unfinished(
+    state: Beams,
+    limits: KerasTensor,
+    alpha: float,
+    form: Form = "gnmt",
+    uncounted: KerasTensor | int = 0,
+    rules: Rules = Rules(),
+) -> KerasTensor:
+    """Tells which sources' searches go on.
 
-    A live beam's score only falls; divided by the largest penalty it may reach, it bounds all that may come of it.
+    A live beam's score only falls; divided by the largest penalty it may reach, it bounds all that may come of it. The
+    heuristic divides it by the penalty of the length it has.
 
     Args:
         state: The search.
-        limits: (B,), the most tokens each source may generate.
-        alpha, form: The length penalty's.
+        limits: (B,), the most tokens of each source's targets, given ones included.
+        alpha, form, uncounted, rules: As for advance().
 
     Returns:
         Boolean (B,).
     """
-    longest = length_penalty(limits if alpha > 0 else state.length, alpha, form)
-    bound = state.live_scores[:, 0] / longest
-    return (bound > state.ended_scores[:, -1]) & (state.length <= limits)
+    within = state.length <= limits
+    if rules.early_stopping == "full":
+        return within & (state.ended_scores[:, -1] < IMPOSSIBLE / 2)
+    length = limits if alpha > 0 else state.length
+    if rules.early_stopping == "heuristic":
+        length = state.length - 1
+    bound = state.live_scores[:, 0] / length_penalty(_counted(length, uncounted), alpha, form)
+    return within & (bound > state.ended_scores[:, -1])
+
+
+def _counted(length: KerasTensor, uncounted: KerasTensor | int) -> KerasTensor:
+    """Returns what the length penalty counts; while tokens that were given are gone through, that is nothing yet."""
+    return ops.maximum(length - uncounted, 1)
 
 
 def _pick(sequences: KerasTensor, index: KerasTensor) -> KerasTensor:
@@ -127,6 +177,8 @@ def search(
     end_token: int,
     alpha: float,
     form: Form = "gnmt",
+    uncounted: KerasTensor | int = 0,
+    rules: Rules = Rules(),
 ) -> Beams:
     """Runs a search to its end.
 
@@ -134,23 +186,27 @@ def search(
         logits_of: Maps a state and the decoder's tensors to logits (B * K, V) and the tensors after this step.
         tensors: What the decoder carries from step to step, rows in the order of the beams.
         state: Where to begin.
-        limits: (B,), the most tokens each source may generate.
+        limits: (B,), the most tokens of each source's targets, given ones included.
         end_token: Ends a sequence.
-        alpha, form: The length penalty's.
+        alpha, form, uncounted, rules: As for advance().
 
     Returns:
-        The last state, all of its sequences ended.
+        The last state: its sequences have ended, or there is no place left for more tokens.
     """
+    places = state.live.shape[2]
+
+    def open_sources(state):
+        return unfinished(state, limits, alpha, form, uncounted, rules)
 
     def go_on(*loop):
-        return ops.any(unfinished(Beams(*loop[:5]), limits, alpha, form))
+        return ops.any(open_sources(Beams(*loop[:5]))) & (loop[0] < places)
 
     def body(*loop):
         state = Beams(*loop[:5])
         logits, tensors = logits_of(state, loop[5:])
         # A source that is done stays as it is: what it returns does not depend on the others in its batch.
-        active = unfinished(state, limits, alpha, form)
-        new, rows = advance(state, logits, end_token, alpha, form)
+        active = open_sources(state)
+        new, rows = advance(state, logits, end_token, alpha, form, uncounted, limits, rules)
         new = Beams(
             new.length,
             *(
@@ -158,6 +214,10 @@ def search(
                 for old, fresh in zip(state[1:], new[1:])
             ),
         )
+        if rules.early_stopping == "heuristic":
+            # What looks better later, by its length alone, is not taken up again.
+            live_scores = ops.where(open_sources(new)[:, None], new.live_scores, IMPOSSIBLE)
+            new = new._replace(live_scores=live_scores)
         return (*new, *(ops.take(tensor, rows, axis=0) for tensor in tensors))
 
     return Beams(*ops.while_loop(go_on, body, (*state, *tensors))[:5])

@@ -9,8 +9,8 @@ from keras import ops
 
 from zoo.generation.compile import compiled
 from zoo.generation.config import GenerationConfig
-from zoo.generation.layout import Source, begin, bucket, lay_out, length_of, strip
-from zoo.generation.programs import search, take_or_draw
+from zoo.generation.layout import Source, begin, bucket, lay_out, length_of, rounded_up, strip
+from zoo.generation.programs import Rows, search, take_or_draw
 from zoo.models.generative import Generative
 
 # Programs are compiled for these many sources at a time; a smaller batch is filled up with empty sources.
@@ -58,82 +58,103 @@ class Generator:
             For each source, in the order given, its hypotheses.
 
         Raises:
-            ValueError: If a source, or a beginning, is longer than the model or max_length allows.
+            ValueError: If a source, or a beginning, is longer than the model allows, or a beginning holds the end.
         """
         if self.model.encode is None:
             if beginnings is not None:
                 raise ValueError("beginnings: the model is a decoder alone; its sources are what targets begin with")
             beginnings = cast(Sequence[Sequence[int]], sources)
-        self._check(sources, beginnings, config)
+        self._check(sources, beginnings)
         results: list[list[Hypothesis]] = [[] for _ in sources]
         order = sorted(range(len(sources)), key=lambda i: length_of(sources[i]))
         copies = config.n_best if config.sample else 1
         work = [(i, copy) for i in order for copy in range(copies)]
         while work:
-            size = next((size for size in BATCH_SIZES if size >= len(work)), BATCH_SIZES[-1])
-            batch, work = work[:size], work[size:]
-            for (i, _), hypotheses in zip(batch, self._run(sources, beginnings, batch, size, config)):
+            batch, work = work[: BATCH_SIZES[-1]], work[BATCH_SIZES[-1] :]
+            for (i, _), hypotheses in zip(batch, self._run(sources, beginnings, batch, config)):
                 results[i] += hypotheses
         return results
 
-    def _check(
-        self, sources: Sequence[Source], beginnings: Sequence[Sequence[int]] | None, config: GenerationConfig
-    ) -> None:
+    def _check(self, sources: Sequence[Source], beginnings: Sequence[Sequence[int]] | None) -> None:
         special, longest = self.model.special_tokens, self.model.config.max_length
         for kind, given, others in (
-            ("input", sources, len(special.source_start)),
-            ("beginning", beginnings or (), len(special.beginning)),
+            ("input", sources, special.around_source),
+            ("beginning", beginnings or (), 1 + len(special.beginning)),
         ):
             for i, tokens in enumerate(given):
-                most = longest - 1 - others
+                most = longest - others
                 if isinstance(tokens, Sequence) and len(tokens) > most:
                     raise ValueError(f"{kind} {i + 1}: {len(tokens)} tokens; the model takes at most {most}")
         for i, tokens in enumerate(beginnings or ()):
-            limit = self._limit(length_of(sources[i]), config)
             if special.end in tokens:
                 raise ValueError(f"beginning {i + 1}: it holds token {special.end}, which ends targets")
-            if len(special.beginning) + len(tokens) >= limit:
-                raise ValueError(f"beginning {i + 1}: {len(tokens)} tokens; max_length {limit} leaves no place behind")
 
     def _run(
         self,
         sources: Sequence[Source],
         beginnings: Sequence[Sequence[int]] | None,
         batch: list[tuple[int, int]],
-        size: int,
         config: GenerationConfig,
+        places: int = 0,
     ) -> list[list[Hypothesis]]:
-        """Runs one program on one batch of (source number, sample number)."""
+        """Runs one program on one batch of (source number, sample number).
+
+        Targets may be allowed to grow far longer than they do, and every place costs memory and time. So a program has
+        `places` for as many tokens as there would be without max_length, and where that is not enough, a program with
+        twice as many is run for what has not ended.
+        """
         special, longest = self.model.special_tokens, self.model.config.max_length
+        size = next(size for size in BATCH_SIZES if size >= len(batch))
         found = [sources[i] for i, _ in batch]
+        beginning = [[] if beginnings is None else beginnings[i] for i, _ in batch]
         inputs = None if self.model.encode is None else lay_out(found, size, special, longest)
-        places = self._limit(bucket(found, special, longest) - 1, config) + 1
+        given = rounded_up(max(map(len, beginning))) if any(map(len, beginning)) else 0
+        source_places = bucket(found, special, longest) - special.around_source
+        most = min(self._limit(source_places, config) + given, longest) + 1
+        places = min(places or _usual(source_places) + given + 1, most)
+        begun = begin(beginning, size, places, special)
+        # Where a target need not end, the place of its end stays free.
+        last = longest if config.force_end else longest - 1
         limits = np.full((size,), 1, np.int32)
         seeds = np.zeros((size, 2), np.int32)
         for row, (i, copy) in enumerate(batch):
-            limits[row] = self._limit(length_of(sources[i]), config)
+            limits[row] = min(begun.uncounted[row] + self._limit(length_of(sources[i]), config), last)
             seeds[row] = (config.seed, i * config.n_best + copy)
-        begun = begin([[] if beginnings is None else beginnings[i] for i, _ in batch], size, places, special)
+        rows = Rows(limits, begun.uncounted, seeds, begun.tokens)
         program = self._program(config, begun.read, begun.forced)
-        tokens, scores = (ops.convert_to_numpy(x) for x in program(inputs, limits, seeds, begun.tokens))
-        return [
-            [Hypothesis(strip(tokens[r, k], said, special), float(scores[r, k])) for k in range(tokens.shape[1])]
+        tokens, scores, ended = (ops.convert_to_numpy(x) for x in program(inputs, rows))
+        hypotheses = [
+            [
+                Hypothesis(strip(tokens[r, k, : limits[r] + 1], said, special), float(scores[r, k]))
+                for k in range(tokens.shape[1])
+            ]
             for r, said in enumerate(begun.said)
         ]
+        goes_on = [r for r in range(len(batch)) if not ended[r]]
+        if goes_on and places < most:
+            others = self._run(sources, beginnings, [batch[r] for r in goes_on], config, 2 * places)
+            for r, longer in zip(goes_on, others):
+                hypotheses[r] = longer
+        return hypotheses
 
     def _limit(self, source_length: int, config: GenerationConfig) -> int:
-        limit = 2 * source_length + 10 if config.max_length is None else config.max_length
-        return min(max(limit, config.min_length + 1), self.model.config.max_length)
+        limit = _usual(source_length) if config.max_length is None else config.max_length
+        least = max(config.min_length, len(self.model.special_tokens.beginning)) + 1
+        return min(max(limit, least), self.model.config.max_length)
 
     def _program(self, config: GenerationConfig, read: int, forced: bool) -> Callable:
         """Returns a program, compiled at its first call for a shape."""
-        key = (dataclasses.replace(config, seed=0), read, forced)
+        key = (dataclasses.replace(config, seed=0), self.model.special_tokens, read, forced)
         if key not in self._programs:
 
-            def program(source, limits, seeds, given):
-                if config.beams > 1:
-                    return search(self.model, source, limits, given, read, forced, config)
-                return take_or_draw(self.model, source, limits, seeds, given, read, forced, config)
+            def program(source, rows):
+                find = search if config.beams > 1 else take_or_draw
+                return find(self.model, source, rows, read, forced, config)
 
             self._programs[key] = compiled(program, self.model, self.jit)
         return self._programs[key]
+
+
+def _usual(source_length: int) -> int:
+    """How many tokens a target has at most where nobody says it."""
+    return 2 * source_length + 10

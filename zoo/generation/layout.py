@@ -23,11 +23,16 @@ def length_of(source: Source) -> int:
 
 def bucket(sources: Sequence[Source], special: SpecialTokens, max_length: int) -> int:
     """Returns the places that sources are laid out in, their special tokens included."""
-    longest = max(length_of(source) for source in sources) + len(special.source_start) + 1
+    longest = max(length_of(source) for source in sources) + special.around_source
+    return min(rounded_up(longest), max_length)
+
+
+def rounded_up(length: int) -> int:
+    """Rounds a length up, so that there are few."""
     places = SHORTEST
-    while places < longest:
+    while places < length:
         places *= 2
-    return min(places, max_length)
+    return places
 
 
 def lay_out(sources: Sequence[Source], rows: int, special: SpecialTokens, max_length: int) -> Any:
@@ -41,9 +46,9 @@ def lay_out(sources: Sequence[Source], rows: int, special: SpecialTokens, max_le
         array[: len(sources)] = sources
         return array
     array = np.full((rows, bucket(sources, special, max_length)), special.pad, np.int32)
-    array[:, 0] = special.end
+    array[:, : len(special.source_ending)] = special.source_ending
     for row, source in enumerate(sources):
-        laid_out = [*special.source_start, *source, special.end]
+        laid_out = [*special.source_start, *source, *special.source_ending]
         array[row, : len(laid_out)] = laid_out
     return array
 
@@ -56,12 +61,14 @@ class Beginnings(NamedTuple):
         read: How many places every row has given: a power of two, so that there are few programs.
         forced: Whether a row has more given than that.
         said: The place of the first token that is no special one, for each target.
+        uncounted: int32 (rows,), how many tokens of each row no length counts: those of its own beginning.
     """
 
     tokens: np.ndarray
     read: int
     forced: bool
     said: list[int]
+    uncounted: np.ndarray
 
 
 def begin(beginnings: Sequence[Sequence[int]], rows: int, places: int, special: SpecialTokens) -> Beginnings:
@@ -76,10 +83,11 @@ def begin(beginnings: Sequence[Sequence[int]], rows: int, places: int, special: 
     tokens[len(beginnings) :] = tokens[0]
     given = (tokens != FREE).sum(axis=1)
     read = 1 << int(given.min()).bit_length() - 1
-    return Beginnings(tokens, read, bool(given.max() > read), said)
+    uncounted = (given - 1 - len(special.beginning)).astype(np.int32)
+    return Beginnings(tokens, read, bool(given.max() > read), said, uncounted)
 
 
 def strip(tokens: np.ndarray, said: int, special: SpecialTokens) -> list[int]:
-    """Takes a target out of a row: without the special tokens before it, the end token and what follows it."""
+    """Takes a target out of the places it may fill: without the special tokens before it and what its end begins."""
     ids = tokens[said:].tolist()
     return ids[: ids.index(special.end)] if special.end in ids else ids

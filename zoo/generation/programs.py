@@ -1,5 +1,7 @@
 """What is compiled: the loops that take, draw or search for one token after the other."""
 
+from typing import NamedTuple
+
 import numpy as np
 from keras import KerasTensor, ops
 
@@ -9,6 +11,22 @@ from zoo.generation.config import GenerationConfig
 from zoo.generation.layout import FREE
 from zoo.layers import BlockCache
 from zoo.models.generative import Generative, SpecialTokens
+
+
+class Rows(NamedTuple):
+    """What is asked of each of B targets, of which each has L places.
+
+    Attributes:
+        limits: int32 (B,), the most tokens behind the start token, given ones included.
+        uncounted: int32 (B,), how many tokens no length counts, since they were given.
+        seeds: int32 (B, 2), of draws.
+        given: int32 (B, L), what targets begin with; FREE behind it.
+    """
+
+    limits: KerasTensor
+    uncounted: KerasTensor
+    seeds: KerasTensor
+    given: KerasTensor
 
 
 class _Decoder:
@@ -54,98 +72,108 @@ def _constrain(
     logits: KerasTensor,
     tokens: KerasTensor,
     length: KerasTensor,
-    limits: KerasTensor,
-    given: KerasTensor | None,
+    rows: Rows,
+    forced: bool,
     special: SpecialTokens,
     config: GenerationConfig,
 ) -> KerasTensor:
-    """Makes what may not come next impossible: special tokens, an early or a late end, repeated n-grams.
+    """Makes what may not come next impossible: special tokens, bad words, an early or a late end, repeated n-grams.
 
-    Where `given` (R, L) has a token for the place, nothing but that token may come.
+    Where a token is given for the place, and `forced`, nothing but that token may come. Where logits are not to be
+    normalized again, the only token that may come has a log-probability of 0.
     """
     vocabulary = ops.arange(logits.shape[-1], dtype="int32")
     if config.no_repeat_ngram:
         logits = sampling.forbid_repeated_ngrams(logits, tokens, length, config.no_repeat_ngram)
+    logits = sampling.forbid_words(logits, tokens, length, [word for word in config.bad_words if len(word) > 1])
     ends = ops.equal(vocabulary, special.end)
-    never = ops.convert_to_tensor(np.isin(np.arange(logits.shape[-1]), special.never))
-    forbidden = never | (ends & (length <= config.min_length))
-    last = (length >= limits)[:, None]
-    forbidden = ops.where(last, ~ends, forbidden[None])
-    if given is not None:
-        wanted = ops.take(given, length, axis=1)[:, None]
-        forbidden = ops.where(ops.equal(wanted, FREE), forbidden, ops.not_equal(vocabulary, wanted))
-    return sampling.forbid(logits, forbidden)
+    alone = [word[0] for word in config.bad_words if len(word) == 1 and word[0] != special.end]
+    never = ops.convert_to_tensor(np.isin(np.arange(logits.shape[-1]), [*special.never, *alone]))
+    early = (length <= rows.uncounted + config.min_length)[:, None]
+    logits = sampling.forbid(logits, never | (ends & early))
+    certain = None if config.renormalize else 0.0
+    if config.force_end:
+        logits = sampling.force(logits, ends, (length >= rows.limits)[:, None], certain)
+    if forced:
+        wanted = ops.take(rows.given, length, axis=1)[:, None]
+        logits = sampling.force(logits, ops.equal(vocabulary, wanted), ops.not_equal(wanted, FREE), certain)
+    return logits
+
+
+def _log_probabilities(logits: KerasTensor) -> KerasTensor:
+    return logits - ops.logsumexp(logits, axis=-1, keepdims=True)
 
 
 def take_or_draw(
-    model: Generative, source, limits, seeds, given, read: int, forced: bool, config: GenerationConfig
-) -> tuple[KerasTensor, KerasTensor]:
+    model: Generative, source, rows: Rows, read: int, forced: bool, config: GenerationConfig
+) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
     """Takes the likeliest token, or draws one, until every row has ended.
 
     Args:
         model: The model.
         source: What it encodes.
-        limits: int32 (B,), the most tokens of each target.
-        seeds: int32 (B, 2).
-        given: int32 (B, L), what targets begin with.
+        rows: What is asked of each target.
         read: How many places every row has given.
         forced: Whether a row has more given than that.
         config: How.
 
     Returns:
-        Tokens (B, 1, L), scores (B, 1).
+        Tokens (B, 1, L), scores (B, 1), and whether targets have ended, or would need more places (B,).
     """
-    rows = given.shape[0]
     special = model.special_tokens
-    decoder = _Decoder(model, source, given, read)
+    decoder = _Decoder(model, source, rows.given, read)
 
     def go_on(length, tokens, scores, ended, *tensors):
-        return ops.any(~ended)
+        return ops.any(~ended) & (length < tokens.shape[1])
 
     def body(length, tokens, scores, ended, *cached):
         newest = ops.take(tokens, length - 1, axis=1)[:, None]
         logits, tensors = decoder.step(newest, length - 1, cached)
-        logits = _constrain(logits, tokens, length, limits, given if forced else None, special, config)
+        logits = _constrain(logits, tokens, length, rows, forced, special, config)
         if config.sample:
             logits = logits / config.temperature
             logits = sampling.keep_top_k(logits, config.top_k) if config.top_k else logits
             logits = sampling.keep_top_p(logits, config.top_p)
-            chosen = sampling.draw(logits, ops.stack([seeds[:, 0] + 65537 * length, seeds[:, 1]], axis=1))
+            chosen = sampling.draw(logits, ops.stack([rows.seeds[:, 0] + 65537 * length, rows.seeds[:, 1]], axis=1))
         else:
-            chosen = ops.cast(ops.argmax(logits, axis=-1), "int32")
+            chosen = sampling.likeliest(logits)
         gained = ops.take_along_axis(logits, chosen[:, None], axis=1)[:, 0] - ops.logsumexp(logits, axis=-1)
         ends = ops.equal(chosen, special.end)
+        if not config.force_end:
+            ends = ends | (length >= rows.limits)
         chosen = ops.where(ended, special.pad, chosen)
         tokens = ops.slice_update(tokens, (0, length), chosen[:, None])
         scores = ops.where(ended, scores, scores + gained)
         return (length + 1, tokens, scores, ended | ends, *tensors)
 
-    first = _first(given, read, special)
-    state = (ops.convert_to_tensor(read, "int32"), first, ops.zeros((rows,)), ops.zeros((rows,), "bool"))
-    _, tokens, scores, *_ = ops.while_loop(go_on, body, (*state, *decoder.tensors))
-    return tokens[:, None], scores[:, None]
+    first = _first(rows.given, read, special)
+    scores = ops.zeros((first.shape[0],))
+    state = (ops.convert_to_tensor(read, "int32"), first, scores, ops.zeros_like(scores, "bool"))
+    _, tokens, scores, ended, *_ = ops.while_loop(go_on, body, (*state, *decoder.tensors))
+    return tokens[:, None], scores[:, None], ended
 
 
 def search(
-    model: Generative, source, limits, given, read: int, forced: bool, config: GenerationConfig
-) -> tuple[KerasTensor, KerasTensor]:
-    """Searches with beams: tokens (B, n_best, L), scores (B, n_best); arguments as for take_or_draw()."""
-    sources, places = given.shape
+    model: Generative, source, rows: Rows, read: int, forced: bool, config: GenerationConfig
+) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
+    """Searches with beams: tokens (B, n_best, L), scores (B, n_best), ended (B,); otherwise as take_or_draw()."""
     special = model.special_tokens
-    decoder = _Decoder(model, source, given, read, config.beams)
-    row_limits = ops.repeat(limits, config.beams)
-    row_given = ops.repeat(given, config.beams, axis=0) if forced else None
+    decoder = _Decoder(model, source, rows.given, read, config.beams)
+    beams = Rows(*(ops.repeat(x, config.beams, axis=0) for x in rows))
 
     def logits_of(state: beam.Beams, tensors):
-        tokens = ops.reshape(state.live, (sources * config.beams, places))
+        tokens = ops.reshape(state.live, beams.given.shape)
         newest = ops.take(tokens, state.length - 1, axis=1)[:, None]
         logits, tensors = decoder.step(newest, state.length - 1, tensors)
-        return _constrain(logits, tokens, state.length, row_limits, row_given, special, config), tensors
+        logits = logits if config.renormalize else _log_probabilities(logits)
+        return _constrain(logits, tokens, state.length, beams, forced, special, config), tensors
 
-    state = beam.start(_first(given, read, special), config.beams, read)
-    penalty = config.length_penalty, config.length_penalty_form
-    state = beam.search(logits_of, decoder.tensors, state, limits, special.end, *penalty)
-    return state.ended[:, : config.n_best], state.ended_scores[:, : config.n_best]
+    state = beam.start(_first(rows.given, read, special), config.beams, read)
+    penalty = config.length_penalty, config.length_penalty_form, rows.uncounted
+    rules = beam.Rules(config.early_stopping, config.late_ends, not config.force_end, not config.renormalize)
+    state = beam.search(logits_of, decoder.tensors, state, rows.limits, special.end, *penalty, rules)
+    open_sources = beam.unfinished(state, rows.limits, *penalty, rules)
+    return state.ended[:, : config.n_best], state.ended_scores[:, : config.n_best], ~open_sources
 
 
 def _first(given: KerasTensor, read: int, special: SpecialTokens) -> KerasTensor:

@@ -1,5 +1,6 @@
 """The parts between attention and a whole model: embeddings, feed-forward networks, blocks and stacks of blocks."""
 
+from zoo.layers.copying import PointerGenerator, PointingDecoder
 from zoo.layers.embedding import LogitBias, TokenEmbedding
 from zoo.layers.feedforward import FeedForward, gelu_tanh, get_activation
 from zoo.layers.packing import PackedMask, Segments
@@ -29,6 +30,8 @@ __all__ = [
     "MeanPooling",
     "PackedMask",
     "PatchEmbedding",
+    "PointerGenerator",
+    "PointingDecoder",
     "Segments",
     "SinusoidalGrid",
     "StoredNormalization",

@@ -29,6 +29,7 @@ class FeedForward(keras.layers.Layer):
         activation: "gelu_tanh", or any Keras activation by name: "relu", "gelu", "silu" ...
         gated: Multiplies the activation by a second projection (GLU: gelu gives GEGLU, silu gives SwiGLU).
         dropout: Share of hidden elements dropped while training.
+        use_bias: Whether the projections add a bias.
 
     Call args:
         x: (B, T, D).
@@ -39,20 +40,32 @@ class FeedForward(keras.layers.Layer):
     Source: Vaswani et al. 2017, section 3.3; gated: Shazeer 2020.
     """
 
-    def __init__(self, hidden_dim: int, activation: str = "relu", gated: bool = False, dropout: float = 0.0, **kwargs):
+    def __init__(
+        self,
+        hidden_dim: int,
+        activation: str = "relu",
+        gated: bool = False,
+        dropout: float = 0.0,
+        use_bias: bool = True,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
+        self.use_bias = use_bias
         self.hidden_dim = hidden_dim
         self.activation = get_activation(activation)
         self.gated = gated
-        self.hidden = keras.layers.Dense(hidden_dim, name="hidden", dtype=self.dtype_policy)
-        self.gate = keras.layers.Dense(hidden_dim, name="gate", dtype=self.dtype_policy) if gated else None
+        self.hidden = self._projection(hidden_dim, "hidden")
+        self.gate = self._projection(hidden_dim, "gate") if gated else None
         self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+
+    def _projection(self, width: int, name: str) -> keras.layers.Dense:
+        return keras.layers.Dense(width, use_bias=self.use_bias, name=name, dtype=self.dtype_policy)
 
     def build(self, x_shape):
         self.hidden.build(x_shape)
         if self.gate is not None:
             self.gate.build(x_shape)
-        self.output_projection = keras.layers.Dense(x_shape[-1], name="output", dtype=self.dtype_policy)
+        self.output_projection = self._projection(x_shape[-1], "output")
         self.output_projection.build((*x_shape[:-1], self.hidden_dim))
 
     def call(self, x: KerasTensor, training: bool | None = None) -> KerasTensor:
@@ -71,4 +84,5 @@ class FeedForward(keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "gated": self.gated,
             "dropout": self.dropout.rate,
+            "use_bias": self.use_bias,
         }

@@ -14,6 +14,7 @@ class Segments(keras.layers.Layer):
         start: Token that begins each text, or
         end: token that ends each text; one of the two.
         pad: Token that fills the rest of a row; its segment is 0, and so are its places.
+        trailing: Tokens that stand behind each text's end and belong to it, such as the name of its language.
 
     Call args:
         ids: Integer token ids, (B, T).
@@ -25,19 +26,24 @@ class Segments(keras.layers.Layer):
         ValueError: If both or neither of start and end are given.
     """
 
-    def __init__(self, start: int | None = None, end: int | None = None, pad: int | None = None, **kwargs):
+    def __init__(
+        self, start: int | None = None, end: int | None = None, pad: int | None = None, trailing: int = 0, **kwargs
+    ):
         super().__init__(**kwargs)
         if (start is None) == (end is None):
             raise ValueError(f"start, end: {start}, {end}; give one of the two")
         self.start = start
         self.end = end
         self.pad = pad
+        self.trailing = trailing
 
     def call(self, ids: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
         if self.start is not None:
             segments = ops.cumsum(ops.cast(ops.equal(ids, self.start), "int32"), axis=1)
         else:
             ends = ops.cast(ops.equal(ids, self.end), "int32")
+            if self.trailing:
+                ends = ops.pad(ends, [[0, 0], [self.trailing, 0]])[:, : -self.trailing]
             segments = 1 + ops.cumsum(ends, axis=1) - ends
         if self.pad is not None:
             segments = ops.where(ops.equal(ids, self.pad), 0, segments)
@@ -51,7 +57,8 @@ class Segments(keras.layers.Layer):
         return keras.KerasTensor(ids.shape, "int32"), keras.KerasTensor(ids.shape, "int32")
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "start": self.start, "end": self.end, "pad": self.pad}
+        own = {"start": self.start, "end": self.end, "pad": self.pad, "trailing": self.trailing}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable("zoo")

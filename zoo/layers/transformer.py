@@ -7,6 +7,7 @@ import keras
 from keras import KerasTensor
 
 from zoo.attention import Dropout, KVCache, MultiHeadAttention
+from zoo.attention.scores import get_part, part_config
 from zoo.layers.feedforward import FeedForward
 
 
@@ -21,7 +22,7 @@ class Block(keras.layers.Layer):
     """What encoder and decoder blocks share: their sizes, and how a sublayer joins the residual stream.
 
     Args:
-        num_heads: N; the head width is D / N.
+        num_heads: N.
         feedforward_dim: Width of the feed-forward network's hidden layer.
         activation: The feed-forward network's activation.
         gated: Whether the feed-forward network is gated.
@@ -30,8 +31,13 @@ class Block(keras.layers.Layer):
         attention_dropout: Share of attention weights dropped while training.
         feedforward_dropout: Share of the feed-forward network's hidden elements dropped while training.
         epsilon: Added to the variance in each normalization.
+        norm: "layer", or "rms", which neither subtracts the mean nor adds a bias.
+        head_dim: H; D / N where None.
+        score: Of all attention, see MultiHeadAttention.
+        bias: Of self-attention, see MultiHeadAttention.
+        use_bias: Whether projections add a bias.
 
-    Source: Vaswani et al. 2017, section 3.1; pre-norm: Xiong et al. 2020.
+    Source: Vaswani et al. 2017, section 3.1; pre-norm: Xiong et al. 2020; "rms": Zhang & Sennrich 2019.
     """
 
     def __init__(
@@ -45,6 +51,11 @@ class Block(keras.layers.Layer):
         attention_dropout: float = 0.0,
         feedforward_dropout: float = 0.0,
         epsilon: float = 1e-6,
+        norm: str = "layer",
+        head_dim: int | None = None,
+        score: str = "scaled_dot",
+        bias: keras.layers.Layer | None = None,
+        use_bias: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -58,25 +69,33 @@ class Block(keras.layers.Layer):
             "attention_dropout": attention_dropout,
             "feedforward_dropout": feedforward_dropout,
             "epsilon": epsilon,
+            "norm": norm,
+            "head_dim": head_dim,
+            "score": score,
+            "use_bias": use_bias,
         }
+        self.bias = get_part(bias)
         self.norm_first = norm_first
         self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
-        self.feedforward = FeedForward(
-            feedforward_dim, activation, gated, feedforward_dropout, name="feedforward", dtype=self.dtype_policy
-        )
+        hidden = (feedforward_dim, activation, gated, feedforward_dropout, use_bias)
+        self.feedforward = FeedForward(*hidden, name="feedforward", dtype=self.dtype_policy)
         self.feedforward_norm = self._norm("feedforward_norm")
 
-    def _norm(self, name: str) -> keras.layers.LayerNormalization:
-        return keras.layers.LayerNormalization(epsilon=self.sizes["epsilon"], name=name, dtype=self.dtype_policy)
+    def _norm(self, name: str) -> keras.layers.Layer:
+        norm = keras.layers.RMSNormalization if self.sizes["norm"] == "rms" else keras.layers.LayerNormalization
+        return norm(epsilon=self.sizes["epsilon"], name=name, dtype=self.dtype_policy)
 
-    def _attention(self, width: int, name: str) -> MultiHeadAttention:
-        num_heads = self.sizes["num_heads"]
-        if width % num_heads:
+    def _attention(self, width: int, name: str, bias: keras.layers.Layer | None = None) -> MultiHeadAttention:
+        num_heads, head_dim = self.sizes["num_heads"], self.sizes["head_dim"]
+        if head_dim is None and width % num_heads:
             raise ValueError(f"num_heads: {num_heads} does not divide the model width {width}")
         return MultiHeadAttention(
             num_heads,
-            width // num_heads,
+            head_dim or width // num_heads,
+            score=self.sizes["score"],
+            bias=bias,
             dropout=self.sizes["attention_dropout"],
+            use_bias=self.sizes["use_bias"],
             name=name,
             dtype=self.dtype_policy,
         )
@@ -91,7 +110,7 @@ class Block(keras.layers.Layer):
         return KerasTensor(x.shape, self.compute_dtype)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), **self.sizes}
+        return {**super().get_config(), **self.sizes, "bias": part_config(self.bias)}
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -109,7 +128,7 @@ class EncoderBlock(Block):
     """
 
     def build(self, x_shape):
-        self.self_attention = self._attention(x_shape[-1], "self_attention")
+        self.self_attention = self._attention(x_shape[-1], "self_attention", self.bias)
         self.self_attention_norm = self._norm("self_attention_norm")
         for layer in (self.self_attention, self.self_attention_norm, self.feedforward, self.feedforward_norm):
             layer.build(x_shape)
@@ -147,7 +166,7 @@ class DecoderBlock(Block):
     """
 
     def build(self, x_shape, memory_shape=None):
-        self.self_attention = self._attention(x_shape[-1], "self_attention")
+        self.self_attention = self._attention(x_shape[-1], "self_attention", self.bias)
         self.self_attention_norm = self._norm("self_attention_norm")
         for layer in (self.self_attention, self.self_attention_norm, self.feedforward, self.feedforward_norm):
             layer.build(x_shape)
@@ -197,7 +216,7 @@ class Stack(keras.layers.Layer):
 
     Args:
         num_layers: How many blocks.
-        block: Block's arguments.
+        block: Block's arguments; all blocks share one bias.
     """
 
     block_class: type[Block]
@@ -205,13 +224,17 @@ class Stack(keras.layers.Layer):
     def __init__(self, num_layers: int, block: dict, **kwargs):
         super().__init__(**kwargs)
         self.num_layers = num_layers
-        self.block = dict(block)
-        self.blocks = [self.block_class(**block, name=f"block_{i}", dtype=self.dtype_policy) for i in range(num_layers)]
+        self.block = {**block, "bias": get_part(block.get("bias"))}
+        self.blocks = [
+            self.block_class(**self.block, name=f"block_{i}", dtype=self.dtype_policy) for i in range(num_layers)
+        ]
         self.final_norm = None
         if self.blocks and self.blocks[0].norm_first:
             self.final_norm = self.blocks[0]._norm("final_norm")
 
     def _build(self, x_shape, *memory_shape):
+        if self.block["bias"] is not None and not self.block["bias"].built:
+            self.block["bias"].build()
         for block in self.blocks:
             block.build(x_shape, *memory_shape)
         if self.final_norm is not None:
@@ -221,7 +244,8 @@ class Stack(keras.layers.Layer):
         return KerasTensor(x.shape, self.compute_dtype)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "num_layers": self.num_layers, "block": self.block}
+        block = {**self.block, "bias": part_config(self.block["bias"])}
+        return {**super().get_config(), "num_layers": self.num_layers, "block": block}
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -285,3 +309,8 @@ class Decoder(Stack):
     def make_cache(self, memory: KerasTensor | None, batch: int, max_length: int) -> list[BlockCache]:
         """Makes one BlockCache a block: see DecoderBlock.make_cache."""
         return [block.make_cache(memory, batch, max_length) for block in self.blocks]
+
+    @property
+    def pointer(self) -> str:
+        """The path of the last block's cross-attention: where its maps are found."""
+        return self.blocks[-1].cross_attention.path

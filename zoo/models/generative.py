@@ -18,6 +18,7 @@ class SpecialTokens(Config):
         end: Ends a target, and every source.
         never: Tokens that are never generated.
         source_start: What stands before every source.
+        source_end: What stands behind every source, end first; end alone where it is empty.
         beginning: What every target begins with behind start, such as the name of its language.
         start_optional: Whether start is left out where a target's own beginning is given, whose first token then takes
             its place, in counting too.
@@ -28,8 +29,19 @@ class SpecialTokens(Config):
     end: int = 2
     never: tuple[int, ...] = (0, 1, 3)
     source_start: tuple[int, ...] = ()
+    source_end: tuple[int, ...] = ()
     beginning: tuple[int, ...] = ()
     start_optional: bool = False
+
+    @property
+    def source_ending(self) -> tuple[int, ...]:
+        """What stands behind every source."""
+        return self.source_end or (self.end,)
+
+    @property
+    def around_source(self) -> int:
+        """How many tokens stand before and behind every source."""
+        return len(self.source_start) + len(self.source_ending)
 
 
 class Generative(Functional):

@@ -18,7 +18,12 @@ TASKS = {
     "question_answering": "zoo.tasks.question_answering:QuestionAnswering",
     "embedding": "zoo.tasks.embedding:Embedding",
     "multitask": "zoo.tasks.multitask:Multitask",
+    "summarization": "zoo.tasks.summarization:Summarization",
+    "denoising": "zoo.tasks.denoising:Denoising",
     "captioning": "zoo.tasks.captioning:Captioning",
+    "hub_captioning": "zoo.tasks.hub_captioning:HubCaptioning",
+    "image_classification": "zoo.tasks.image_classification:ImageClassification",
+    "text_generation": "zoo.tasks.text_generation:TextGeneration",
 }
 
 

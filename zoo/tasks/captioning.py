@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 import keras
 import numpy as np
 
-from zoo.attention import capture
 from zoo.checkpoints import by_path
 from zoo.checkpoints.backbones import load_backbone
 from zoo.config import ConfigError
@@ -18,25 +17,20 @@ from zoo.data.augmentation import AugmentationConfig, augmented
 from zoo.data.caption_batches import CaptionBatches, CaptionBatchingConfig
 from zoo.data.features import image_features
 from zoo.data.image_stream import without_damaged
-from zoo.data.images import Encoded, ImageConfig, decode, normalized, prepared
+from zoo.data.images import ImageConfig, decode, normalized, prepared
 from zoo.data.tokenizers import Tokenizer
-from zoo.generation import GenerationConfig, Generator
+from zoo.generation import GenerationConfig
 from zoo.metrics.captioning import caption_scores, cider_rewards, document_frequencies
-from zoo.models.encoder_decoder import START
-from zoo.models.vision_encoder import VisionEncoderConfig, ViTConfig, vision_encoder
-from zoo.models.vision_encoder_decoder import VisionEncoderDecoderConfig, vision_encoder_decoder
-from zoo.pictures.captions import CaptionMaps
+from zoo.models.vision_encoder import VisionEncoder, VisionEncoderConfig, ViTConfig, vision_encoder
+from zoo.models.vision_encoder_decoder import VisionEncoderDecoder, VisionEncoderDecoderConfig, vision_encoder_decoder
+from zoo.tasks.captioner import Captioner, CaptionerRecipe
 from zoo.tasks.reward import RewardConfig, RewardedBatches
-from zoo.tasks.task import Task, TaskRecipe
+from zoo.tasks.seeing import CHUNK
 from zoo.training import TrainingConfig, cross_entropy, token_mean
-
-VOCABULARY = "tokenizer.json"
-# Images whose features are held at once while captions are written.
-CHUNK = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class CaptioningRecipe(TaskRecipe):
+class CaptioningRecipe(CaptionerRecipe):
     """Everything that makes a captioner.
 
     Args:
@@ -87,7 +81,7 @@ class CaptioningRecipe(TaskRecipe):
             raise ConfigError(f"reward: it goes with trained 'none', not {self.trained!r}")
 
 
-class Captioning(Task[CaptioningRecipe]):
+class Captioning(Captioner[CaptioningRecipe]):
     """Describes images.
 
         captioner = zoo.load("captioning-flickr8k")
@@ -104,140 +98,33 @@ class Captioning(Task[CaptioningRecipe]):
     """
 
     recipe_class = CaptioningRecipe
+    model: VisionEncoderDecoder
 
-    def __init__(self, recipe: CaptioningRecipe, tokenizer: Tokenizer, card: Mapping[str, Any] | None = None):
-        keras.utils.set_random_seed(recipe.training.seed)
-        self.vision = vision_encoder(recipe.vision)
-        if self.vision.extra:
+    @classmethod
+    def build(
+        cls, recipe: CaptioningRecipe, tokenizer: Tokenizer
+    ) -> tuple[CaptioningRecipe, VisionEncoder, VisionEncoderDecoder]:
+        vision = vision_encoder(recipe.vision)
+        if vision.extra:
             raise ConfigError("vision.vit.class_token: true; captions are written from the grid alone")
         if recipe.weights is not None:
-            load_backbone(self.vision, recipe.weights)
-        model = dataclasses.replace(
+            load_backbone(vision, recipe.weights)
+        _set_trained(vision, recipe.trained)
+        sizes = dataclasses.replace(
             recipe.model,
             vocabulary_size=tokenizer.vocabulary_size,
-            grid=self.vision.grid,
-            feature_width=self.vision.output_shape[-1],
+            grid=vision.grid,
+            feature_width=vision.output_shape[-1],
         )
-        recipe = dataclasses.replace(recipe, model=model)
-        super().__init__(recipe, card)
-        self.tokenizer = tokenizer
-        self.model = vision_encoder_decoder(recipe.model)
-        self.generator = Generator(self.model)
-        _set_trained(self.vision, recipe.trained)
-
-    # === Image in, text out ===
-
-    def __call__(
-        self,
-        inputs: Encoded | np.ndarray | Sequence[Encoded | np.ndarray],
-        beginnings: str | Sequence[str] | None = None,
-        **generation: Any,
-    ) -> Any:
-        """Describes images.
-
-        Args:
-            inputs: An image, or several: paths, encoded bytes, or uint8 arrays (height, width, 3).
-            beginnings: What the captions begin with.
-            generation: Fields of GenerationConfig that differ from the recipe's: beams=1, n_best=3 ...
-
-        Returns:
-            One caption for an image, a list for several. With n_best above 1 each is a list, best first.
-
-        Raises:
-            ImageError: For what is no image, or a damaged one.
-        """
-        if isinstance(inputs, (bytes, str, Path, np.ndarray, memoryview)):
-            return self([inputs], None if beginnings is None else [str(beginnings)], **generation)[0]
-        return self._write(self._features_of(inputs), beginnings, **generation)
-
-    def _write(
-        self, chunks: Iterable[np.ndarray], beginnings: Sequence[str] | None = None, **generation: Any
-    ) -> list[Any]:
-        """Writes captions from features of images, some images at a time."""
-        config = dataclasses.replace(self.recipe.generation, **generation)
-        started = None if beginnings is None else self.tokenizer.encode([text.lower() for text in beginnings])
-        captions: list[Any] = []
-        for features in chunks:
-            begun = None if started is None else started[len(captions) : len(captions) + len(features)]
-            for found in self.generator(list(features), config, begun):
-                captions.append(self.tokenizer.decode([hypothesis.tokens for hypothesis in found]))
-        return captions if config.n_best > 1 else [texts[0] for texts in captions]
-
-    def _features_of(self, images: Sequence[Encoded | np.ndarray]) -> Iterator[np.ndarray]:
-        """Yields features of images, CHUNK images at a time; images are decoded while they are needed."""
-        size = self.recipe.batching.batch_size
-        for start in range(0, len(images), CHUNK):
-            chunk = images[start : start + CHUNK]
-            features = []
-            for first in range(0, len(chunk), size):
-                part = chunk[first : first + size]
-                rows = np.zeros((size if len(part) > 1 else 1, *self.recipe.images.size, 3), np.float32)
-                for row, image in enumerate(part):
-                    pixels = (
-                        image if isinstance(image, np.ndarray) else decode(image, f"input {start + first + row + 1}")
-                    )
-                    rows[row] = prepared(pixels, self.recipe.images)
-                features.append(np.asarray(self.vision.predict_on_batch(rows))[: len(part)])
-            yield np.concatenate(features)
-
-    def settings(self, assignments: Sequence[str]) -> dict[str, Any]:
-        return self.recipe.generation.override(assignments).to_dict()
-
-    def attention_maps(self, image: Encoded | np.ndarray, caption: str | None = None) -> CaptionMaps:
-        """Shows where each word of a caption looks.
-
-        Args:
-            image: As in a call.
-            caption: A caption; the model's own where None.
-
-        Returns:
-            The cross-attention of the last block, averaged over its heads, over the image.
-        """
-        (features,) = self._features_of([image])
-        text = self(image) if caption is None else plain(caption)
-        (tokens,) = self.tokenizer.encode([text])
-        with capture() as maps:
-            self.model({"features": features, "target": np.array([[START, *tokens]])}, training=False)
-        found = {path: keras.ops.convert_to_numpy(weights)[0] for path, weights in maps.items()}
-        pixels = image if isinstance(image, np.ndarray) else decode(image)
-        return CaptionMaps.from_tokens(pixels, self.tokenizer.tokens(tokens), found, self.vision.grid)
-
-    def check(self, text: str) -> None:
-        """Tells whether a file can be described.
-
-        Raises:
-            ImageError: If it is no image, or a damaged one.
-        """
-        decode(text)
+        return dataclasses.replace(recipe, model=sizes), vision, vision_encoder_decoder(sizes)
 
     @property
-    def ways(self) -> dict[str, dict[str, Any]]:
-        return {"beams=1": {"beams": 1}, f"beams={self.recipe.generation.beams}": {}}
+    def batch_size(self) -> int:
+        return self.recipe.batching.batch_size
 
-    def samples(self, examples: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-        outputs = self([example["image"] for example in examples])
-        return [
-            {"input": e["name"], "output": output, "reference": e["captions"][0]}
-            for e, output in zip(examples, outputs)
-        ]
-
-    # === Scores ===
-
-    def evaluate(self, examples: Sequence[Mapping[str, Any]], **generation: Any) -> dict[str, Any]:
-        """Scores captions of images.
-
-        Args:
-            examples: Mappings with "image" and "captions".
-            generation: As in a call.
-
-        Returns:
-            What caption_scores() does.
-
-        Raises:
-            ImageError: For a damaged image.
-        """
-        captions = self([example["image"] for example in examples], **generation)
-        return caption_scores(captions, [example["captions"] for example in examples])
+    @staticmethod
+    def spelled(text: str) -> str:
+        return plain(text)
 
     # === Training ===
 
@@ -346,15 +233,6 @@ class Captioning(Task[CaptioningRecipe]):
         loss, tokens = token_mean(losses, batch["labels"])
         padding = keras.ops.mean(keras.ops.cast(keras.ops.equal(batch["labels"], 0), "float32"))
         return loss, {"tokens": tokens, "padding": padding}
-
-    # === Folders ===
-
-    def save_vocabulary(self, folder: Path) -> None:
-        self.tokenizer.save(folder / VOCABULARY)
-
-    @classmethod
-    def from_vocabulary(cls, recipe: CaptioningRecipe, folder: Path, card: Mapping[str, Any]) -> Self:
-        return cls(recipe, Tokenizer.load(folder / VOCABULARY), card)
 
 
 def plain(caption: str) -> str:

@@ -65,6 +65,9 @@ def publish(run: Path, folder: Path) -> dict[str, Any]:
             column = f"{split}, {name}" if name else split
             scores[column] = {metric: round(value, 2) for metric, value in metrics.items()}
             print(column, scores[column], flush=True)
+        for name in task.baselines:
+            metrics = task.evaluate_baseline(name, examples)
+            scores[f"{split}, {name}"] = {m: round(v, 2) for m, v in metrics.items() if m != "signatures"}
     best = f"{written['splits'][0]}, {list(task.ways)[-1]}".removesuffix(", ")
     task.card = {
         **task.card,

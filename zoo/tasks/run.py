@@ -9,7 +9,8 @@ from zoo.config import ConfigError
 from zoo.files import replacing
 from zoo.presets import find, read_card
 from zoo.tasks import TASKS, check_recipe_name, task_class
-from zoo.tasks.task import Task, TaskRecipe
+from zoo.tasks.pretrained import Pretrained
+from zoo.tasks.task import CHECKPOINT, Task, TaskRecipe
 
 # What a run was asked for, and what its task made of that: the classes, and the sizes of a pretrained model.
 RECIPE = "recipe.json"
@@ -24,7 +25,7 @@ def read_recipe(name: str, source: str | None = None, assignments: Sequence[str]
         assignments: Texts such as "training.steps=100".
 
     Raises:
-        ConfigError: If there is no such recipe or field; it names the nearest.
+        ConfigError: If there is no such recipe or field (it names the nearest), or its task is not trained here.
     """
     check_recipe_name(name)
     values: dict[str, Any]
@@ -37,7 +38,10 @@ def read_recipe(name: str, source: str | None = None, assignments: Sequence[str]
         values = read_card(find(name))["recipe"]
     if "task" not in values:
         raise ConfigError(f'{name}: it names no task; add "task": one of {", ".join(TASKS)}')
-    recipe = task_class(values["task"]).recipe_class.from_dict(values)
+    kind = task_class(values["task"])
+    if issubclass(kind, Pretrained):
+        kind.refuse_training(values["task"])
+    recipe = kind.recipe_class.from_dict(values)
     return recipe.override([*([f"source={json.dumps(source)}"] if source else []), *assignments])
 
 
@@ -72,7 +76,9 @@ def open_run(
         if task_type.recipe_class.from_dict(earlier["recipe"]) != recipe:
             field = _first_difference(earlier["recipe"], recipe.to_dict())
             raise ConfigError(f"--out {out}: it holds a run of another recipe ({field}); give another folder")
-        return task_type.from_vocabulary(task_type.recipe_class.from_dict(earlier["completed"]), out, {})
+        if (out / CHECKPOINT).exists():
+            return task_type.from_vocabulary(task_type.recipe_class.from_dict(earlier["completed"]), out, {})
+        # Nothing was learned yet: begun anew, the run also has what it was to begin with.
     if init is None:
         task = task_type.from_examples(recipe, examples)
     else:

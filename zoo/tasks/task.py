@@ -53,6 +53,8 @@ class Task(abc.ABC, Generic[Recipe]):
     """
 
     recipe_class: ClassVar[type[TaskRecipe]]
+    # What a model card compares with: see evaluate_baseline().
+    baselines: ClassVar[Sequence[str]] = ()
     model: keras.Model
 
     def __init__(self, recipe: Recipe, card: Mapping[str, Any] | None = None):
@@ -102,6 +104,22 @@ class Task(abc.ABC, Generic[Recipe]):
     @abc.abstractmethod
     def evaluate(self, examples: Sequence[Mapping[str, str]], **settings: Any) -> dict[str, Any]:
         """Scores the task on labelled examples."""
+
+    @classmethod
+    def evaluate_baseline(cls, name: str, examples: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """Scores on labelled examples what needs no model.
+
+        Args:
+            name: The baseline's name: see `baselines`.
+            examples: Labelled examples.
+
+        Returns:
+            As evaluate().
+
+        Raises:
+            ValueError: If the task has no such baseline.
+        """
+        raise ConfigError(f"baseline {name!r}: this task has none")
 
     # === Training ===
 
