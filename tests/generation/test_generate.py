@@ -285,7 +285,7 @@ def test_a_target_need_not_end(way, generator, sources):
 def test_targets_may_outgrow_the_places_that_they_get_at_first(way, model, generator, sources, monkeypatch):
     config = dataclasses.replace(way, max_length=23)
     expected = generator(sources, config)
-    monkeypatch.setattr(generate, "_usual", lambda source_length: 3)
+    monkeypatch.setattr("zoo.generation.generate._usual", lambda source_length: 3)
     few = Generator(model, jit=False)
     assert_same(few(sources, config), expected)
     places = {rows.given.shape[1] for rows in few.asked}
