@@ -100,7 +100,7 @@ def _readme(name: str, card: Mapping[str, Any]) -> str:
 import zoo
 
 task = zoo.load("{name}")
-task({json.dumps(card["demo"][0], ensure_ascii=False)})
+task({json.dumps(card.get("example", card["demo"][0]), ensure_ascii=False)})
 ```
 
 - {parameters}, float16 on disk
