@@ -145,7 +145,7 @@ def test_recipes_that_contradict_themselves_are_refused():
 
 
 def test_demo_images_come_from_installed_packages(trained):
-    task, folder = trained
+    _, folder = trained
     shown = zoo.load(folder)
     shown.card = {"demo": ["matplotlib/mpl-data/sample_data/grace_hopper.jpg", "sklearn/datasets/images/china.jpg"]}
     shown.generator.jit = False

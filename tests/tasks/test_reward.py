@@ -45,7 +45,8 @@ def test_a_text_is_worth_what_it_earns_above_the_others():
     assert labels[:6].tolist() == [5, 6, END, 5, END, END]
     # 1 less the mean of 0 and 0.5; 0 less the mean of 1 and 0.5; 0.5 less the mean of 1 and 0.
     np.testing.assert_allclose(advantages[:6], [0.75, 0.75, 0.75, -0.75, -0.75, 0])
-    assert not advantages[6:].any() and not labels[6:].any()
+    assert not advantages[6:].any()
+    assert not labels[6:].any()
     np.testing.assert_allclose(rows[2][2], 0)
 
 
