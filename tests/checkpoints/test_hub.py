@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -11,7 +12,7 @@ from keras import ops
 
 import zoo
 from zoo.checkpoints import CheckpointError
-from zoo.checkpoints.hub import open_hub_folder
+from zoo.checkpoints.hub import open_hub_folder, read_tensors
 from zoo.models.encoder import encoder
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -172,6 +173,35 @@ def test_a_folder_without_weights_is_named(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"no model.safetensors and no pytorch_model.bin"):
         build(folder)
+
+
+def test_every_type_of_numbers_is_read_as_it_was_written(tmp_path):
+    numbers = np.array([[1.5, -2.0, 3.0], [0.0, 7.0, 1.0]])
+    types = ["float64", "float32", "float16", ml_dtypes.bfloat16, "int64", "int32", "uint8", "bool"]
+    written = {f"{np.dtype(dtype)}": numbers.clip(0).astype(dtype) for dtype in types} | {"alone": np.float32(2.5)}
+    written = {name: np.asarray(array) for name, array in written.items()}
+    safetensors.numpy.save_file(written, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    found = read_tensors(tmp_path)
+    assert sorted(found) == sorted(written)
+    for name, array in written.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_numbers_of_another_type_are_named(tmp_path):
+    header = json.dumps({"w": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    with pytest.raises(CheckpointError, match="w is of type F8_E4M3; it takes F64, F32, F16, BF16"):
+        read_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [4, 60, -1], ids=["in the length", "in the header", "in the numbers"])
+def test_half_a_file_is_refused(folder, cut):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: not a whole safetensors file"):
+        read_tensors(folder)
 
 
 def test_minilms_real_weights_give_the_sentence_vectors_of_transformers():
