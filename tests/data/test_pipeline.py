@@ -101,7 +101,8 @@ def test_labels_are_what_comes_next():
 
 def test_other_special_tokens_are_laid_out_around_sources_and_before_targets():
     special = SpecialTokens(pad=1, start=20, end=2, source_start=(0,), source_end=(2, 21), beginning=(22,))
-    batches = PairBatches([Pair([5, 6], [7, 8]), Pair([9], [])], SHAPES, special=special)
+    shapes = BatchingConfig(buckets=((16, 16),), batch_tokens=80)
+    batches = PairBatches([Pair([5, 6], [7, 8]), Pair([9], [])], shapes, special=special)
     (batch,) = arrays(batches.epoch(None))
     assert batch["source"].shape == (5, 16)
     assert batch["source"][0].tolist() == [0, 5, 6, 2, 21, 0, 9, 2, 21] + [1] * 7

@@ -177,7 +177,8 @@ def test_a_search_may_stop_as_transformers_does(early_stopping, alpha):
             expected = beams_in_lists_as_transformers(language, source, 3, alpha, early_stopping)
             assert_same(hypotheses(state, source), expected)
             differs += hypotheses(zoos, source) != hypotheses(state, source)
-    assert differs
+    # Where scores only fall with the length, the heuristic is right.
+    assert differs or (early_stopping, alpha) == ("heuristic", 0.0)
 
 
 def test_a_target_may_be_cut_where_its_limit_is():

@@ -481,13 +481,16 @@ def test_the_configuration_survives_json(tiny_config):
 
 
 def test_every_field_of_a_block_is_passed_on(tiny_config):
-    config = tiny_config(
-        activation="silu", gated=True, norm_first=False, dropout=0.1, attention_dropout=0.2, feedforward_dropout=0.3
-    )
-    block = encoder_decoder(config).get_layer("decoder").blocks[0].get_config()
-    fields = [field.name for field in dataclasses.fields(config) if field.name in block]
-    assert len(fields) == 8
-    assert {name: block[name] for name in fields} == {name: getattr(config, name) for name in fields}
+    others = {
+        **{"head_dim": 3, "activation": "silu", "gated": True, "norm_first": False, "norm": "rms", "epsilon": 1e-3},
+        **{"use_bias": False, "score": "dot", "dropout": 0.1, "attention_dropout": 0.2, "feedforward_dropout": 0.3},
+    }
+    config = tiny_config(**others)
+    for stack in ("encoder", "decoder"):
+        block = encoder_decoder(config).get_layer(stack).blocks[0].get_config()
+        fields = {field.name for field in dataclasses.fields(config) if field.name in block}
+        assert fields == {"num_heads", "feedforward_dim", *others}
+        assert {name: block[name] for name in fields} == {name: getattr(config, name) for name in fields}
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():

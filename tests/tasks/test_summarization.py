@@ -148,6 +148,7 @@ def test_coverage_is_a_part_of_the_loss(summarizer):
     for factor in (0.0, 0.5):
         task = Summarization.__new__(Summarization)
         task.recipe = dataclasses.replace(summarizer.recipe, coverage=factor)
+        task.model = summarizer.model
         found[factor], metrics = task.loss(summarizer.model, batch, training=False)
     assert 0 < float(metrics["coverage"]) < 1
     assert float(found[0.5] - found[0.0]) == pytest.approx(0.5 * float(metrics["coverage"]), rel=1e-4)
