@@ -141,7 +141,7 @@ def test_the_blocks_of_a_stack_share_one_bias(rng, scramble, reborn, stack_class
     for i in range(3):
         others = [block.self_attention.value.kernel for j, block in enumerate(copy.blocks) if j != i]
         for kernel in others:
-            kernel.assign(ops.zeros_like(kernel))
+            kernel.assign(ops.zeros(kernel.shape))
         one = array(copy(*inputs))
         table = copy.blocks[0].bias.table
         table.assign(-ops.convert_to_tensor(table))
