@@ -28,7 +28,6 @@ bench: $(VENV)/.zoo $(PEERS)/.peers  ## measures the zoo against its peers, in o
 	$(PEERS)/bin/python benchmarks/training_step.py
 	$(PEERS)/bin/python benchmarks/attention.py
 	$(PYTHON) benchmarks/generation.py --peers $(PEERS)/bin/python
-	$(PYTHON) benchmarks/hub_seq2seq.py --peers $(PEERS)/bin/python
 	$(PEERS)/bin/python benchmarks/classification.py
 
 docs: $(VENV)/.zoo-docs  ## builds the documentation into docs/_build/html

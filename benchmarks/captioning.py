@@ -1,6 +1,6 @@
-"""Times the preset captioning-flickr8k on Flickr8k's test images, from encoded files to captions, after compilation.
+"""Times a captioner on Flickr8k's test images, from encoded files to captions, after compilation.
 
-    .venv/bin/python benchmarks/captioning.py [--beams 4] [--json FILE]
+    .venv/bin/python benchmarks/captioning.py RUN [--beams 4] [--json FILE]
 
 needs Flickr8k, in $ZOO_DATA or where tensorflow-datasets has prepared it, and the package with the encoder's weights.
 """
@@ -28,11 +28,12 @@ def peak() -> float:
 def main() -> None:
     """Warms up, measures and reports."""
     parser = argparse.ArgumentParser(description="Time captioning of Flickr8k's test images.")
+    parser.add_argument("captioner", help="a preset, or the folder of a run")
     parser.add_argument("--beams", type=int, default=4, help="default: %(default)s")
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     options = parser.parse_args()
 
-    captioner = zoo.load("captioning-flickr8k")
+    captioner = zoo.load(options.captioner)
     images = [example["image"] for example in zoo.data.load("flickr8k", "test")]
     captioner(images[:40], beams=options.beams)
     before, began = peak(), time.perf_counter()

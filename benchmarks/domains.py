@@ -1,8 +1,9 @@
 """Trains one classifier a domain, for the preset reviews-fdu to be compared with, which knows all domains at once.
 
 Every domain begins with the same pretrained encoder, the same low-rank additions and the same first head, and gets the
-preset's sizes, learning rate and schedule: only the other domains' reviews are missing. The last weights are scored on
-the domain's test reviews, of which as much is read as the preset reads; nothing is held out and nothing is chosen.
+preset's sizes, learning rate and schedule. Besides the other domains' reviews it lacks the preset's second head and its
+averaged weights; it has all of a domain's training reviews, and 4 passes where the preset has 2. The last weights are
+scored on the domain's test reviews, of which as much is read as the preset reads; nothing is chosen.
 
     .venv/bin/python benchmarks/domains.py [--epochs 4] [--domains books dvd] [--json FILE]
 """

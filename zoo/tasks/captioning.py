@@ -84,7 +84,7 @@ class CaptioningRecipe(CaptionerRecipe):
 class Captioning(Captioner[CaptioningRecipe]):
     """Describes images.
 
-        captioner = zoo.load("captioning-flickr8k")
+        captioner = zoo.load("runs/captions")
         captioner("photo.jpg")
 
     Args:
