@@ -53,7 +53,7 @@ class Zoo:
 
     def generate(self, beams: int) -> list[int]:
         """Generates once; returns the targets' lengths, end token included."""
-        config = {"beams": beams, "min_length": self.length - 1, "max_length": self.length, "force_end": True}
+        config = {"beams": beams, "min_length": self.length - 1, "max_length": self.length, "force_end": "true"}
         settings = self.task.settings([f"{name}={value}" for name, value in config.items()])
         found = self.task.generator(self.sources, type(self.task.recipe.generation)(**settings))
         return [len(best.tokens) + 1 for best, *_ in found]
