@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pycocoevalcap.cider.cider import Cider
 
-from zoo.metrics.captioning import caption_scores, caption_words, cider_rewards, document_frequencies
+from zoo.metrics.captioning import bleu_rewards, caption_scores, caption_words, cider_rewards, document_frequencies
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -80,6 +80,7 @@ def test_bleu_is_of_the_corpus_as_plain_loops_have_it(captions):
         expected = 100 * penalty * math.prod(matches[:n] / totals[:n]) ** (1 / n)
         assert found[f"bleu{n}"] == pytest.approx(expected, abs=1e-4)
     assert 5 < found["bleu4"] < found["bleu1"] < 95
+    assert found["length"] == pytest.approx(100 * length / wanted)
 
 
 def test_rouge_by_hand():
@@ -178,6 +179,23 @@ def test_a_reward_depends_on_its_own_caption_alone(captions):
     order = [7, 7, 3, 29]
     some = cider_rewards([candidates[i] for i in order], [references[i] for i in order], frequencies)
     np.testing.assert_array_equal(some, rewards[order])
+
+
+def test_bleu_as_a_reward_by_hand():
+    # With its end: 3 of 3 words, 2 of 2 pairs, 1 of 1 triple, and no group of four. "a", "dog" and the end are 3 of 4
+    # words; no pair is right.
+    short, wrong = bleu_rewards(["a dog", "a cat dog"], [["a dog runs", "a dog"], ["a dog runs"]])
+    assert short == pytest.approx((1 + 1 + 1 + 0) / 4, abs=0.01)
+    assert wrong == pytest.approx((3 / 4 + 0 + 0 + 0) / 4, abs=0.01)
+    # One word fewer than the reference, and all but the end right.
+    (penalized,) = bleu_rewards(["a dog"], [["a dog runs"]])
+    assert penalized == pytest.approx(math.exp(1 - 4 / 3) * (1 + (1 / 2) ** (1 / 2) + 0 + 0) / 4, abs=0.01)
+
+
+def test_bleu_as_a_reward_sees_captions_that_break_off():
+    whole, broken = bleu_rewards(["a dog runs in the park", "a dog runs in the"], [["a dog runs in the park"]] * 2)
+    assert whole == pytest.approx(1)
+    assert broken < 0.95 * math.exp(1 - 6 / 5)  # which it would be if the end did not count: every word is right
 
 
 def test_frequencies_count_images_not_captions():

@@ -100,8 +100,46 @@ def test_a_captioner_comes_to_say_what_is_rewarded(tmp_path, monkeypatch):
     assert sum("red" in caption for caption in captions) == len(EXAMPLES)
 
 
+def test_what_sees_rests_while_captions_are_rewarded(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    optimizer = OptimizerConfig(learning_rate=0.01, schedule="constant", warmup_steps=1)
+    training = dataclasses.replace(RECIPE.training, steps=1, optimizer=optimizer)
+    recipe = dataclasses.replace(RECIPE, trained="top", reward=RewardConfig(2, cider=0.5, bleu=2), training=training)
+    task = Captioning.from_examples(recipe, EXAMPLES)
+    task.generator.jit = False
+    before = [np.array(weight) for weight in (*task.vision.trainable_weights, *task.model.trainable_weights)]
+    task.fit(EXAMPLES)
+    after = [np.array(weight) for weight in (*task.vision.trainable_weights, *task.model.trainable_weights)]
+    same = [np.array_equal(old, new) for old, new in zip(before, after)]
+    seeing = len(task.vision.trainable_weights)
+    assert seeing > 0
+    assert all(same[:seeing])  # but they are the model's own, and saved with it
+    assert {weight.path for weight in task.vision.trainable_weights} <= {w.path for w in task.saved_weights.values()}
+    assert not all(same[seeing:])
+
+
+def test_rewards_are_weighed(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    monkeypatch.setattr(captioning, "cider_rewards", lambda texts, *_: np.arange(len(texts), dtype=np.float32))
+    monkeypatch.setattr(captioning, "bleu_rewards", lambda texts, _: np.array([3.0, 1.0] * (len(texts) // 2)))
+    recipe = dataclasses.replace(RECIPE, trained="none", reward=RewardConfig(2, cider=0.5, bleu=2))
+    task = Captioning.from_examples(recipe, EXAMPLES)
+    task.generator.jit = False
+    batch = next(iter(task.batches(EXAMPLES).epoch(0)))
+    # The second draw of two: half a unit of CIDEr-D more, and two times two of BLEU less.
+    told = [row[row != 0] for row in batch["advantages"] if row.any()]
+    for row in told:
+        assert row[0] == pytest.approx(3.5)
+        assert row[-1] == pytest.approx(-3.5)
+
+
 def test_one_draw_alone_cannot_be_compared():
     with pytest.raises(ConfigError, match="samples, temperature: 1"):
         RewardConfig(samples=1)
-    with pytest.raises(ConfigError, match="reward: it goes with trained 'none'"):
-        dataclasses.replace(RECIPE, reward=RewardConfig())
+
+
+def test_something_is_rewarded():
+    with pytest.raises(ConfigError, match=r"cider, bleu: 0\.0, 0\.0"):
+        RewardConfig(cider=0)
+    with pytest.raises(ConfigError, match=r"cider, bleu: 1\.0, -1"):
+        RewardConfig(bleu=-1)

@@ -1,4 +1,4 @@
-"""BLEU, ROUGE-L and CIDEr-D of captions, by pycocoevalcap; and CIDEr-D as a reward, fast enough for training."""
+"""BLEU, ROUGE-L and CIDEr-D of captions, by pycocoevalcap; and rewards, fast enough for training."""
 
 import functools
 import itertools
@@ -7,7 +7,7 @@ import re
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +56,9 @@ def _split(chunk: str) -> tuple[str, ...]:
 
 # === Scores ===
 
+# Words in the longest n-grams.
+_LONGEST = 4
+
 
 def caption_scores(
     candidates: Sequence[str], references: Sequence[Sequence[str]], java: bool | None = False
@@ -69,9 +72,10 @@ def caption_scores(
             captions, and 2 GB of memory. None: where there is Java.
 
     Returns:
-        "bleu1" ... "bleu4" and "rougeL", 0-100; "cider", CIDEr-D times 100, which identical captions lift up to 1000;
-        "distinct", the share of captions that differ from all before, 0-100; "vocabulary", the number of different
-        words in them; and "meteor" and "spice", 0-100, where Java is used.
+        "bleu1" ... "bleu4" and "rougeL", 0-100; "length", how many words the captions have for 100 of the references
+        that are nearest in length, below 100 of which BLEU is lower by exp(1 - 100 / length); "cider", CIDEr-D times
+        100, which identical captions lift up to 1000; "distinct", the share of captions that differ from all before,
+        0-100; "vocabulary", the number of different words in them; and "meteor" and "spice", 0-100, where Java is used.
 
     Raises:
         ValueError: If there are no captions, or not as many lists of references, or one holds no word.
@@ -79,7 +83,6 @@ def caption_scores(
     Source: BLEU: Papineni et al. 2002; ROUGE-L: Lin 2004; CIDEr-D: Vedantam et al. 2015, section 8; METEOR: Denkowski &
         Lavie 2014; SPICE: Anderson et al. 2016; all as computed by the COCO evaluation, Chen et al. 2015.
     """
-    from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
@@ -89,8 +92,9 @@ def caption_scores(
     for i, texts in wanted.items():
         if not any(texts):
             raise ValueError(f"references of caption {i + 1}: no word in {list(references[i])!r}; give at least one")
-    bleu = Bleu(4).compute_score(wanted, found, verbose=0)[0]
-    scores: dict[str, Any] = {f"bleu{n}": 100 * value for n, value in enumerate(bleu, 1)}
+    bleu = _bleu(found.values(), wanted.values())
+    scores: dict[str, Any] = {f"bleu{n}": 100 * value for n, value in enumerate(bleu.compute_score("closest")[0], 1)}
+    scores["length"] = 100 * bleu.testlen("closest") / bleu.reflen("closest")
     scores["rougeL"] = 100 * float(Rouge().compute_score(wanted, found)[0])
     scores["cider"] = 100 * float(Cider().compute_score(wanted, found)[0])
     if java or (java is None and shutil.which("java")):
@@ -99,6 +103,16 @@ def caption_scores(
     scores["distinct"] = 100 * len(set(texts)) / len(texts)
     scores["vocabulary"] = len({word for text in texts for word in text.split()})
     return scores
+
+
+def _bleu(candidates: Iterable[list[str]], references: Iterable[list[str]]) -> Any:
+    """Returns a scorer that has counted n-grams of texts whose words stand between spaces."""
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+
+    scorer = BleuScorer(n=_LONGEST)
+    for (candidate,), texts in zip(candidates, references):
+        scorer += (candidate, texts)
+    return scorer
 
 
 def _check(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:
@@ -128,7 +142,6 @@ def _java_scores(references: dict[int, list[str]], candidates: dict[int, list[st
 
 # === Rewards ===
 
-_LONGEST = 4
 _SIGMA = 6.0
 _END = "</s>"
 
@@ -183,6 +196,31 @@ def cider_rewards(
         vector = _vector(candidate, frequencies)
         rewards.append(10 * sum(_similarity(vector, other) for other in known[key]) / max(1, len(texts)))
     return np.array(rewards, np.float32)
+
+
+def bleu_rewards(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+    """Computes each caption's BLEU, the mean of BLEU-1 to BLEU-4; the end of a caption counts as a word.
+
+    Args:
+        candidates: The captions; several may be of the same image.
+        references: For each of them, what people said of the image.
+
+    Returns:
+        float32 (captions,), 0 to 1.
+
+    Raises:
+        ValueError: If there are no captions, or not as many lists of references.
+
+    Source: Papineni et al. 2002, for single sentences, without smoothing.
+    """
+    _check(candidates, references)
+
+    def ended(text: str) -> str:
+        return " ".join([*caption_words(text), _END])
+
+    known = {tuple(texts): [ended(text) for text in texts] for texts in references}
+    scorer = _bleu(([ended(text)] for text in candidates), (known[tuple(texts)] for texts in references))
+    return np.mean(scorer.compute_score("closest")[1], axis=0).astype(np.float32)
 
 
 class _Vector(NamedTuple):

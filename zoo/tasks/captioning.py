@@ -20,7 +20,7 @@ from zoo.data.image_stream import without_damaged
 from zoo.data.images import ImageConfig, decode, normalized, prepared
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig
-from zoo.metrics.captioning import caption_scores, cider_rewards, document_frequencies
+from zoo.metrics.captioning import bleu_rewards, caption_scores, cider_rewards, document_frequencies
 from zoo.models.vision_encoder import VisionEncoder, VisionEncoderConfig, ViTConfig, vision_encoder
 from zoo.models.vision_encoder_decoder import VisionEncoderDecoder, VisionEncoderDecoderConfig, vision_encoder_decoder
 from zoo.tasks.captioner import Captioner, CaptionerRecipe
@@ -40,13 +40,13 @@ class CaptioningRecipe(CaptionerRecipe):
         weights: Its pretrained weights: "imagenet", or a file; none where None.
         images: How images are prepared; the size is vision's.
         trained: Which part of the vision encoder learns with the text: "none", and its features are computed once and
-            kept on disk; "top", the last blocks; or "all".
+            kept on disk; "top", the last blocks; or "all". With a reward nothing of it learns any more.
         mirrored: Whether half of the images are mirrored, where features are kept and no caption tells left from right.
         augmentation: How images are changed, where the vision encoder learns.
         model: The text's side. A vocabulary_size of 0 is as many tokens as the corpus allows, up to 8,000; grid and
             feature_width follow from vision.
         batching: How images and captions are laid out in batches.
-        reward: For a second stage that learns from captions of its own instead of people's; None for none.
+        reward: For a last stage that learns from captions of its own instead of people's; None for none.
         training: How the model is trained.
         generation: How captions are found.
     """
@@ -77,8 +77,11 @@ class CaptioningRecipe(CaptionerRecipe):
             raise ConfigError(f"vision.pooling: {self.vision.pooling!r}; captions are written from a grid: 'none'")
         if self.trained == "none" and self.augmentation is not None:
             raise ConfigError("augmentation: features that are kept are of unchanged images; leave it out, or train")
-        if self.reward is not None and self.trained != "none":
-            raise ConfigError(f"reward: it goes with trained 'none', not {self.trained!r}")
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the vision encoder stays as it is, so that every image is seen once."""
+        return self.trained == "none" or self.reward is not None
 
 
 class Captioning(Captioner[CaptioningRecipe]):
@@ -135,25 +138,26 @@ class Captioning(Captioner[CaptioningRecipe]):
 
     def batches(self, examples: Sequence[Mapping[str, Any]], seed: int = 0) -> CaptionBatches | RewardedBatches:
         batches = self._caption_batches(without_damaged(examples), seed)
-        if self.recipe.reward is None:
+        config = self.recipe.reward
+        if config is None:
             return batches
         references = [example["captions"] for example in without_damaged(examples)]
         frequencies = document_frequencies(references, ending=True)
 
         def sample(features: np.ndarray, seed: int) -> list[list[list[int]]]:
-            assert self.recipe.reward is not None
-            config = self.recipe.reward.generation(self.recipe.generation.max_length, seed)
-            return [[h.tokens for h in found] for found in self.generator(list(features), config)]
+            draws = config.generation(self.recipe.generation.max_length, seed)
+            return [[h.tokens for h in found] for found in self.generator(list(features), draws)]
 
         def rewards(numbers: Sequence[int], captions: Sequence[Sequence[int]]) -> np.ndarray:
-            texts = self.tokenizer.decode(captions)
-            return cider_rewards(texts, [references[number] for number in numbers], frequencies)
+            texts, wanted = self.tokenizer.decode(captions), [references[number] for number in numbers]
+            worth = config.cider * cider_rewards(texts, wanted, frequencies)
+            return worth + config.bleu * bleu_rewards(texts, wanted) if config.bleu else worth
 
-        return RewardedBatches(batches, self.recipe.reward, sample, rewards, self.recipe.model.max_length)
+        return RewardedBatches(batches, config, sample, rewards, self.recipe.model.max_length)
 
     def _caption_batches(self, examples: Sequence[Mapping[str, Any]], seed: int) -> CaptionBatches:
         captions = [self.tokenizer.encode([plain(text) for text in example["captions"]]) for example in examples]
-        if self.recipe.trained == "none":
+        if self.recipe.keeps_features:
             return CaptionBatches(captions, self._kept_features(examples, seed), self.recipe.batching, seed=seed)
 
         def images(numbers: Sequence[int], epoch: int) -> np.ndarray:
@@ -193,7 +197,7 @@ class Captioning(Captioner[CaptioningRecipe]):
             decode(example["image"], example["name"])
 
     def score_while_training(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        if self.recipe.trained == "none":
+        if self.recipe.keeps_features:
             features = self._kept(examples)
             chunks = (features[start : start + CHUNK] for start in range(0, len(features), CHUNK))
             captions = self._write(chunks, beams=1, n_best=1)
@@ -211,7 +215,7 @@ class Captioning(Captioner[CaptioningRecipe]):
 
     @property
     def trained_model(self) -> keras.Model:
-        return self.model if self.recipe.trained == "none" else self.joint_model
+        return self.model if self.recipe.keeps_features else self.joint_model
 
     @property
     def saved_weights(self) -> dict[str, keras.Variable]:

@@ -14,20 +14,26 @@ from zoo.generation import GenerationConfig
 
 @dataclasses.dataclass(frozen=True)
 class RewardConfig(Config):
-    """How texts are drawn to be rewarded.
+    """How texts are drawn and rewarded.
 
     Args:
         samples: Texts drawn from the model for each image, at least 2: each is compared with the others.
         temperature: Divides the logits of the draws.
+        cider: How much CIDEr-D counts, 0 to 10 for each text.
+        bleu: How much the mean of BLEU-1 to BLEU-4 counts, 0 to 1 for each text.
     """
 
     samples: int = 5
     temperature: float = 1.0
+    cider: float = 1.0
+    bleu: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
         if self.samples < 2 or self.temperature <= 0:
             raise ConfigError(f"samples, temperature: {self.samples}, {self.temperature}; at least 2, and above 0")
+        if min(self.cider, self.bleu) < 0 or self.cider == self.bleu == 0:
+            raise ConfigError(f"cider, bleu: {self.cider}, {self.bleu}; none is below 0, and one is above")
 
     def generation(self, max_length: int | None, seed: int) -> GenerationConfig:
         """Returns the settings of the draws."""
