@@ -76,7 +76,7 @@ class Run:
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.logdir = logdir
         self.position = Position()
-        self.optimizer = make_optimizer(config.optimizer, config.steps)
+        self.optimizer = make_optimizer(config.optimizer, config.steps, config.precision)
         self.loss_variables = loss_variables
         self.ranks = ranks
         self.average = MovingAverage(model, config.average_decay) if config.average_decay else None
@@ -91,6 +91,9 @@ class Run:
             ranks=ranks,
             jit=config.jit,
             matmul=config.matmul,
+            precision=config.precision,
+            accumulate=config.accumulate,
+            remat=config.remat,
         )
 
     def train(self) -> Position:
