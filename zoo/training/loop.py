@@ -7,6 +7,7 @@ import math
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,7 +179,13 @@ class Run:
     def _state(self) -> dict[str, keras.Variable]:
         followers = [follower for follower in (self.average, self.ranks) if follower is not None]
         followed = [variable for follower in followers for variable in follower.variables]
-        state = by_path([*self.model.weights, *self.optimizer.variables, *self.loss_variables, *followed])
+        state = by_path([*self.model.weights, *self.loss_variables, *followed])
+        # Adafactor calls all of its rows and columns by the name of what they belong to.
+        named: Counter[str] = Counter()
+        for variable in self.optimizer.variables:
+            named[variable.path] += 1
+            number = named[variable.path]
+            state[variable.path if number == 1 else f"{variable.path}#{number}"] = variable
         # Keras numbers seed generators by their order in the process, so they are named by their order in the model.
         weights = set(map(id, self.model.weights))
         seeds = [variable for variable in self.model.variables if id(variable) not in weights]
