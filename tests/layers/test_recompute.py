@@ -58,11 +58,11 @@ def test_a_decoder_hands_gradients_on_to_its_memory(rng, scramble, gradients):
         np.testing.assert_allclose(again, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_both_times_the_same_elements_drop_out(rng, gradients, monkeypatch):
-    # The layer is linear where it keeps an element: its gradient says which ones it kept.
+def test_both_times_the_same_elements_drop_out(rng, scramble, gradients, monkeypatch):
     x = inputs(rng, 2, 5, 8)
     encoder = Encoder(1, {**BLOCK, "dropout": 0.5, "feedforward_dropout": 0.3, "attention_dropout": 0.2})
     encoder(x)
+    scramble(encoder)
     state = {id(v): np.array(v) for v in encoder.variables}
 
     def found():

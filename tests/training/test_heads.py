@@ -82,9 +82,9 @@ def test_the_mean_of_two_parts_is_the_whole_loss(kind, rng):
         "labels": rng.integers(0, 2, (4, 3)).astype("float32"),
         "number": rng.normal(size=4).astype("float32"),
         "tags": rng.integers(-1, 3, (4, 5)),
-        "span": np.zeros((4, 2), int),
+        "span": rng.integers(0, 5, (4, 2)),
     }[kind]
-    weights, segments = np.array([1, 0, 1, 1], "float32"), np.zeros((4, 5), "int32")
+    weights, segments = np.array([1, 0, 1, 1], "float32"), np.ones((4, 5), "int32")
     parts = [keras.ops.convert_to_tensor(x) for x in (logits, labels, weights, segments)]
     whole = float(head_loss(head, *parts, 0.1))
     halves = [head_loss(head, *(x[rows] for x in parts), 0.1, (parts[1], parts[2])) for rows in (slice(2), slice(2, 4))]
