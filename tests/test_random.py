@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from zoo.random import random_bits, word
+from zoo.random import next_seed, random_bits, seeds_from, word
 
 
 def draw(seed, size):
@@ -125,3 +125,19 @@ def test_flipping_one_bit_of_a_key_flips_half_of_the_words_bits(key):
         flipped[key] ^= np.uint32(1 << bit)
         changed = np.bitwise_count(base ^ draw(flipped, 2048)).mean() / 32
         assert abs(changed - 0.5) < 5 * 0.5 / np.sqrt(2048 * 32)
+
+
+def test_what_runs_twice_draws_the_same_seeds_twice():
+    generator = keras.random.SeedGenerator(3)
+    seed = generator.next()
+
+    def three():
+        with seeds_from(seed):
+            return [tuple(np.array(next_seed(generator)).tolist()) for _ in range(3)]
+
+    found = three()
+    assert len(set(found)) == 3
+    assert found == three()
+    following = [tuple(np.array(next_seed(generator)).tolist()) for _ in range(10)]
+    assert not set(found[1:]) & set(following)
+    assert len(set(following)) == 10

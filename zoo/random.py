@@ -4,7 +4,38 @@ A generator of cryptographic strength spends a large part of a small model's CPU
 elements drop out. XLA fuses this hash into whatever uses it.
 """
 
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import keras
 from keras import KerasTensor, ops
+
+_derived: ContextVar[Iterator[KerasTensor] | None] = ContextVar("derived", default=None)
+
+
+def next_seed(generator: keras.random.SeedGenerator) -> KerasTensor:
+    """Draws the next seed from a generator, or from what seeds_from() was given: integers (2,)."""
+    seeds = _derived.get()
+    return generator.next() if seeds is None else next(seeds)
+
+
+@contextmanager
+def seeds_from(seed: KerasTensor) -> Iterator[None]:
+    """Derives all seeds that are drawn inside the block from one, so that what runs twice draws the same twice.
+
+    Args:
+        seed: Integers (2,), as a SeedGenerator gives them.
+    """
+    # A generator counts in the second number: counting in the first one, derived seeds are nobody else's.
+    first, second = ops.unstack(ops.cast(seed, "uint32"))
+    seeds = (ops.stack([first ^ word(n * 0x9E3779B9 % 2**32), second]) for n in itertools.count())
+    token = _derived.set(seeds)
+    try:
+        yield
+    finally:
+        _derived.reset(token)
 
 
 def random_bits(seed: KerasTensor, size: int | KerasTensor) -> KerasTensor:

@@ -70,3 +70,23 @@ def test_examples_that_say_nothing_cost_nothing():
         (HeadConfig(kind="tags", classes=CLASSES), np.ones((3, 4, 3), "float32"), np.full((3, 4), -1)),
     ):
         assert loss(head, logits, labels, (0, 0, 0)) == 0
+
+
+@pytest.mark.parametrize("kind", ["label", "tags", "labels", "number", "span"])
+def test_the_mean_of_two_parts_is_the_whole_loss(kind, rng):
+    head = HeadConfig(kind=kind, classes=CLASSES if kind in ("label", "tags", "labels") else ())
+    shapes = {"label": (4, 3), "labels": (4, 3), "number": (4, 1), "tags": (4, 5, 3), "span": (4, 5, 2)}
+    logits = rng.normal(size=shapes[kind]).astype("float32")
+    labels = {
+        "label": rng.integers(0, 3, 4),
+        "labels": rng.integers(0, 2, (4, 3)).astype("float32"),
+        "number": rng.normal(size=4).astype("float32"),
+        "tags": rng.integers(-1, 3, (4, 5)),
+        "span": rng.integers(0, 5, (4, 2)),
+    }[kind]
+    weights, segments = np.array([1, 0, 1, 1], "float32"), np.ones((4, 5), "int32")
+    parts = [keras.ops.convert_to_tensor(x) for x in (logits, labels, weights, segments)]
+    whole = float(head_loss(head, *parts, 0.1))
+    halves = [head_loss(head, *(x[rows] for x in parts), 0.1, (parts[1], parts[2])) for rows in (slice(2), slice(2, 4))]
+    assert np.mean([float(half) for half in halves]) == pytest.approx(whole, rel=1e-5)
+    assert float(halves[0]) != pytest.approx(float(halves[1]), rel=1e-2)

@@ -84,3 +84,13 @@ def test_coverage_looks_back_within_a_text_alone(rng):
     together = np.array(coverage(keras.ops.convert_to_tensor(row, "float32")))[0]
     apart = [np.array(coverage(keras.ops.convert_to_tensor(x[None], "float32")))[0] for x in (first, second)]
     np.testing.assert_allclose(together, np.concatenate(apart), atol=1e-6)
+
+
+def test_the_mean_of_two_parts_is_the_mean_over_all_tokens(rng):
+    losses = keras.ops.convert_to_tensor(rng.normal(size=(4, 3)).astype("float32"))
+    labels = keras.ops.convert_to_tensor([[5, 0, 0], [0, 0, 0], [5, 6, 7], [5, 6, 0]])
+    whole, tokens = token_mean(losses, labels)
+    halves = [token_mean(losses[rows], labels[rows], whole=labels) for rows in (slice(2), slice(2, 4))]
+    assert float(tokens) == 6
+    assert [float(count) for _, count in halves] == [6, 6]
+    assert np.mean([float(mean) for mean, _ in halves]) == pytest.approx(float(whole), rel=1e-5)

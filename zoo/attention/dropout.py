@@ -5,7 +5,7 @@ import math
 import keras
 from keras import KerasTensor, ops
 
-from zoo.random import random_bits, word
+from zoo.random import next_seed, random_bits, word
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -36,7 +36,7 @@ class Dropout(keras.layers.Layer):
         if not training or self.rate == 0:
             return x
         shape = ops.shape(x)
-        bits = random_bits(self.seed_generator.next(), math.prod(shape))
+        bits = random_bits(next_seed(self.seed_generator), math.prod(shape))
         kept = ops.reshape(bits >= word(round(self.rate * 2**32)), shape)
         return ops.where(kept, x * (1 / (1 - self.rate)), ops.zeros((), x.dtype))
 

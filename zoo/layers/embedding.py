@@ -30,12 +30,14 @@ class TokenEmbedding(keras.layers.ReversibleEmbedding):
         kwargs.setdefault("embeddings_initializer", keras.initializers.RandomNormal(stddev=width**-0.5))
         super().__init__(vocabulary_size, width, **kwargs)
         self.scale = scale
-        # Keras leaves the table in float32 here, so that logits would change type with whoever calls.
-        self.reverse_dtype = self.reverse_dtype or self.compute_dtype  # type: ignore[has-type]
 
     def call(self, x: KerasTensor, reverse: bool = False) -> KerasTensor:
-        y = super().call(x, reverse=reverse)
-        return y if reverse or not self.scale else y * self.output_dim**0.5
+        if reverse:
+            # Keras would leave the table in float32, so that logits would change type with whoever calls.
+            table = ops.cast(self.embeddings, self.reverse_dtype or self.compute_dtype)
+            return ops.matmul(ops.cast(x, table.dtype), ops.transpose(table))
+        y = super().call(x)
+        return y * self.output_dim**0.5 if self.scale else y
 
     def get_config(self) -> dict:
         config = super().get_config()

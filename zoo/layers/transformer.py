@@ -9,6 +9,7 @@ from keras import KerasTensor
 from zoo.attention import Dropout, KVCache, MultiHeadAttention
 from zoo.attention.scores import get_part, part_config
 from zoo.layers.feedforward import FeedForward
+from zoo.layers.recompute import run_block
 
 
 class BlockCache(NamedTuple):
@@ -269,7 +270,7 @@ class Encoder(Stack):
         self, x: KerasTensor, attention_mask: KerasTensor | None = None, training: bool | None = None
     ) -> KerasTensor:
         for block in self.blocks:
-            x = block(x, attention_mask, training=training)
+            x = run_block(block, x, attention_mask=attention_mask, training=training)
         return x if self.final_norm is None else self.final_norm(x)
 
 
@@ -303,7 +304,8 @@ class Decoder(Stack):
     ) -> KerasTensor:
         caches: Sequence[BlockCache | None] = cache or [None] * self.num_layers
         for block, block_cache in zip(self.blocks, caches, strict=True):
-            x = block(x, memory, self_mask, cross_mask, cache=block_cache, training=training)
+            looked = {"self_mask": self_mask, "cross_mask": cross_mask, "cache": block_cache}
+            x = run_block(block, x, memory, **looked, training=training)
         return x if self.final_norm is None else self.final_norm(x)
 
     def make_cache(self, memory: KerasTensor | None, batch: int, max_length: int) -> list[BlockCache]:

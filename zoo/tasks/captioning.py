@@ -26,7 +26,8 @@ from zoo.models.vision_encoder_decoder import VisionEncoderDecoder, VisionEncode
 from zoo.tasks.captioner import Captioner, CaptionerRecipe
 from zoo.tasks.reward import RewardConfig, RewardedBatches
 from zoo.tasks.seeing import CHUNK
-from zoo.training import TrainingConfig, cross_entropy, token_mean
+from zoo.training import TrainingConfig, vocabulary_loss
+from zoo.training.losses import share, token_counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,14 +231,14 @@ class Captioning(Captioner[CaptioningRecipe]):
     def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool):
         """Computes a batch's loss, and how full the batch is."""
         inputs = {name: batch[name] for name in ("features", "images", "target") if name in batch}
-        logits = model(inputs, training=training)
-        if "advantages" in batch:  # a caption that earned more than the others becomes likelier
-            losses = cross_entropy(logits, batch["labels"]) * batch["advantages"]
-        else:
-            losses = cross_entropy(logits, batch["labels"], self.recipe.training.smoothing(batch))
-        loss, tokens = token_mean(losses, batch["labels"])
-        padding = keras.ops.mean(keras.ops.cast(keras.ops.equal(batch["labels"], 0), "float32"))
-        return loss, {"tokens": tokens, "padding": padding}
+        labels, config = batch["labels"], self.recipe.training
+        counts, whole = (token_counts(part["labels"]) for part in (batch, batch.get("whole", batch)))
+        # A caption that earned more than the others becomes likelier.
+        rewarded = "advantages" in batch
+        weights, smoothing = (counts * batch["advantages"], 0.0) if rewarded else (counts, config.smoothing(batch))
+        total = vocabulary_loss(model, inputs, labels, weights, smoothing, fused=config.fused_loss, training=training)
+        metrics = {"tokens": keras.ops.sum(whole), "padding": 1 - keras.ops.mean(whole)}
+        return total / share(counts, whole), metrics
 
 
 def plain(caption: str) -> str:

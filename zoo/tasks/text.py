@@ -336,6 +336,7 @@ class TextTask(Task[Recipe]):
     def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool):
         """Computes a batch's loss: the weighted sum over the heads."""
         logits = self._logits(model, batch["tokens"], batch["segments"], training)
+        whole = batch.get("whole", batch)
         total, metrics = 0.0, {}
         for name, head in self.heads.items():
             value = head_loss(
@@ -345,15 +346,16 @@ class TextTask(Task[Recipe]):
                 batch[f"weights/{name}"],
                 batch["segments"],
                 self.recipe.training.label_smoothing,
+                (whole[f"labels/{name}"], whole[f"weights/{name}"]),
             )
             if self.weighting is None:
                 total += self.recipe.loss_weights.get(name, 1.0) * value
             else:
-                cost, metrics[f"loss_weight_{name}"] = self.weighting(name, value, batch[f"weights/{name}"])
+                cost, metrics[f"loss_weight_{name}"] = self.weighting(name, value, whole[f"weights/{name}"])
                 total += cost
             if len(self.heads) > 1:
                 metrics[f"loss_{name}"] = value
-        padding = ops.equal(batch["tokens"], self.recipe.model.encoder.pad)
+        padding = ops.equal(whole["tokens"], self.recipe.model.encoder.pad)
         tokens = ops.sum(ops.cast(ops.logical_not(padding), "float32"))
         return total, {**metrics, "tokens": tokens, "padding": ops.mean(ops.cast(padding, "float32"))}
 

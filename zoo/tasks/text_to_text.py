@@ -19,8 +19,8 @@ from zoo.generation.compile import compiled
 from zoo.models.encoder_decoder import EncoderDecoderConfig, encoder_decoder
 from zoo.pictures.attention import AttentionMaps
 from zoo.tasks.task import Task, TaskRecipe
-from zoo.training import TrainingConfig, cross_entropy, token_mean
-from zoo.training.losses import coverage
+from zoo.training import TrainingConfig, token_mean, vocabulary_loss
+from zoo.training.losses import coverage, share, token_counts
 
 VOCABULARY, TARGET_VOCABULARY = "tokenizer.json", "target_tokenizer.json"
 
@@ -213,37 +213,48 @@ class TextToText(Task[Recipe]):
         """Computes a batch's loss, and how full the batch is."""
         with contextlib.ExitStack() as looking:
             maps = looking.enter_context(capture()) if self.recipe.coverage else {}
-            logits = model({"source": batch["source"], "target": batch["target"]}, training=training)
-        smoothing = self.recipe.training.smoothing(batch)
-        losses = cross_entropy(logits, batch["labels"], smoothing, normalized=self.recipe.model.copying)
+            smoothing = self.recipe.training.smoothing(batch)
+            loss, metrics = self._token_loss(model, batch, smoothing, training)
         pad = self.model.special_tokens.pad
-        loss, tokens = token_mean(losses, batch["labels"], pad)
         places = keras.ops.concatenate([batch["source"], batch["labels"]], axis=1)
-        padding = keras.ops.mean(keras.ops.cast(keras.ops.equal(places, pad), "float32"))
-        metrics = {"tokens": tokens, "padding": padding}
+        metrics["padding"] = keras.ops.mean(keras.ops.cast(keras.ops.equal(places, pad), "float32"))
         if self.recipe.coverage:
             attention = maps[model.get_layer("decoder").pointer]
-            again, _ = token_mean(coverage(keras.ops.mean(attention, axis=1)), batch["labels"], pad)
+            again, _ = token_mean(
+                coverage(keras.ops.mean(attention, axis=1)), batch["labels"], pad, batch.get("whole", batch)["labels"]
+            )
             loss, metrics["coverage"] = loss + self.recipe.coverage * again, again
         return loss, metrics
+
+    def _token_loss(self, model: keras.Model, batch: Mapping[str, Any], smoothing: Any, training: bool):
+        counts, whole = (
+            token_counts(part["labels"], self.model.special_tokens.pad) for part in (batch, batch.get("whole", batch))
+        )
+        total = vocabulary_loss(
+            model,
+            {"source": batch["source"], "target": batch["target"]},
+            batch["labels"],
+            counts,
+            smoothing,
+            fused=self.recipe.training.fused_loss,
+            normalized=self.recipe.model.copying,
+            training=training,
+        )
+        return total / share(counts, whole), {"tokens": keras.ops.sum(whole)}
 
     def dev_loss(self, pairs: Sequence[Pair]) -> float:
         """Computes the mean loss of pairs, unsmoothed, in nats a token."""
         batches = PairBatches(pairs, self.recipe.batching, special=self.model.special_tokens)
         total = tokens = 0.0
         for batch in batches.epoch(None):
-            loss, count = self._compiled_loss(batch["source"], batch["target"], batch["labels"])
-            total, tokens = total + float(loss) * float(count), tokens + float(count)
+            loss, metrics = self._compiled_loss({name: batch[name] for name in ("source", "target", "labels")})
+            count = float(metrics["tokens"])
+            total, tokens = total + float(loss) * count, tokens + count
         return total / tokens
 
     @cached_property
     def _compiled_loss(self) -> Callable:
-        def loss(source, target, labels):
-            logits = self.model({"source": source, "target": target}, training=False)
-            losses = cross_entropy(logits, labels, normalized=self.recipe.model.copying)
-            return token_mean(losses, labels, self.model.special_tokens.pad)
-
-        return compiled(loss, self.model)
+        return compiled(lambda batch: self._token_loss(self.model, batch, 0.0, training=False), self.model)
 
     # === Folders ===
 

@@ -5,6 +5,7 @@ from zoo.training.loop import Position, Run, TrainingError
 from zoo.training.losses import cross_entropy, token_mean
 from zoo.training.optimizers import OptimizerConfig, make_optimizer
 from zoo.training.step import MovingAverage, make_train_step
+from zoo.training.vocabulary import linear_cross_entropy, vocabulary_loss
 
 __all__ = [
     "MovingAverage",
@@ -14,7 +15,9 @@ __all__ = [
     "TrainingConfig",
     "TrainingError",
     "cross_entropy",
+    "linear_cross_entropy",
     "make_optimizer",
     "make_train_step",
     "token_mean",
+    "vocabulary_loss",
 ]

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from zoo.config import Config, ConfigError
 from zoo.training.optimizers import OptimizerConfig
+from zoo.training.precision import Precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +26,16 @@ class TrainingConfig(Config):
         log_every: Steps between two lines and TensorBoard points.
         seed: Of the initial weights, the order of the examples and dropout.
         jit: Whether XLA compiles the step.
+        precision: What layers compute in while they learn, a dtype policy of Keras: by the mixed ones in 16 bits, with
+            weights, sums and softmax in float32. For accelerators. "mixed_float16" scales the loss, so that small
+            gradients do not vanish. What is evaluated and saved computes in float32.
+        accumulate: Micro-batches, at least, that each batch is cut into: the same step in less memory.
+        remat: Whether transformer blocks are computed again on the way back instead of being remembered.
+        fused_loss: Whether a vocabulary's logits are made block by block and never held as a whole; null, where a batch
+            has 2^26 of them.
         matmul: "bfloat16" multiplies matrices in bfloat16 on CPUs that have units for it (AMX): about twice as fast
-            there. The step is then a graph whose products run in oneDNN, and XLA compiles what is between them.
+            there. The step is then a graph whose products run in oneDNN, and XLA compiles what is between them. No
+            precision: everything but the products stays in float32, and XLA's own products would not use these units.
     """
 
     steps: int = 10000
@@ -41,13 +50,19 @@ class TrainingConfig(Config):
     log_every: int = 50
     seed: int = 42
     jit: bool = True
+    precision: Precision = "float32"
+    accumulate: int = 1
+    remat: bool = False
+    fused_loss: bool | None = None
     matmul: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("steps", "evaluate_every", "save_every", "log_every"):
+        for name in ("steps", "evaluate_every", "save_every", "log_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)}; it is at least 1")
+        if self.matmul == "bfloat16" and self.precision != "float32":
+            raise ConfigError(f"matmul: 'bfloat16', and precision {self.precision!r}, which has its own; choose one")
         if not 0 <= self.average_decay < 1:
             raise ConfigError(f"average_decay: {self.average_decay}; it lies from 0 up to, not including, 1")
 

@@ -3,7 +3,7 @@
 from keras import KerasTensor, ops
 
 from zoo.models.encoder import HeadConfig
-from zoo.training.losses import cross_entropy
+from zoo.training.losses import cross_entropy, share
 
 
 def activate(head: HeadConfig, logits: KerasTensor, segments: KerasTensor) -> KerasTensor:
@@ -33,6 +33,7 @@ def head_loss(
     weights: KerasTensor,
     segments: KerasTensor,
     smoothing: float = 0.0,
+    whole: tuple[KerasTensor, KerasTensor] | None = None,
 ) -> KerasTensor:
     """Computes a head's mean loss over the examples that say something of it.
 
@@ -45,29 +46,39 @@ def head_loss(
         weights: (B,), 0 for examples that say nothing.
         segments: Integer (B, T).
         smoothing: Of label and tags.
+        whole: Labels and weights of the whole batch, where these are a micro-batch's: see share().
 
     Returns:
         A float32 scalar; 0 where no example says anything.
     """
     logits = ops.cast(logits, "float32")
+    asked = _asked(head, labels, weights)
+    divisor = share(asked, asked if whole is None else _asked(head, *whole))
+    return ops.sum(_losses(head, logits, labels, segments, smoothing) * asked) / divisor
+
+
+def _asked(head: HeadConfig, labels: KerasTensor, weights: KerasTensor) -> KerasTensor:
+    """Weighs everything that a head's loss is the mean of."""
+    return ops.cast(labels >= 0, "float32") * weights[:, None] if head.kind == "tags" else weights
+
+
+def _losses(
+    head: HeadConfig, logits: KerasTensor, labels: KerasTensor, segments: KerasTensor, smoothing: float
+) -> KerasTensor:
+    """Computes a head's losses: (B, T) for tags, (B,) for others."""
     if head.kind == "tags":
-        asked = ops.cast(labels >= 0, "float32") * weights[:, None]
-        return _mean(cross_entropy(logits, ops.maximum(labels, 0), smoothing), asked)
+        return cross_entropy(logits, ops.maximum(labels, 0), smoothing)
     if head.kind == "label":
-        return _mean(cross_entropy(logits, labels, smoothing), weights)
+        return cross_entropy(logits, labels, smoothing)
     if head.kind == "labels":
         losses = ops.maximum(logits, 0) - logits * labels + ops.log1p(ops.exp(-ops.abs(logits)))
-        return _mean(ops.mean(losses, axis=-1), weights)
+        return ops.mean(losses, axis=-1)
     if head.kind == "number":
-        return _mean(ops.square(logits[:, 0] - labels), weights)
+        return ops.square(logits[:, 0] - labels)
     if head.kind == "span":
         losses = cross_entropy(ops.transpose(_possible(logits, segments), (0, 2, 1)), labels)
-        return _mean(ops.mean(losses, axis=-1), weights)
+        return ops.mean(losses, axis=-1)
     raise ValueError(f"a head of kind {head.kind!r} has no loss")
-
-
-def _mean(losses: KerasTensor, weights: KerasTensor) -> KerasTensor:
-    return ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1.0)
 
 
 def _possible(logits: KerasTensor, segments: KerasTensor) -> KerasTensor:

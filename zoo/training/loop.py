@@ -7,6 +7,7 @@ import math
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,7 +77,7 @@ class Run:
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.logdir = logdir
         self.position = Position()
-        self.optimizer = make_optimizer(config.optimizer, config.steps)
+        self.optimizer = make_optimizer(config.optimizer, config.steps, config.precision)
         self.loss_variables = loss_variables
         self.ranks = ranks
         self.average = MovingAverage(model, config.average_decay) if config.average_decay else None
@@ -91,6 +92,9 @@ class Run:
             ranks=ranks,
             jit=config.jit,
             matmul=config.matmul,
+            precision=config.precision,
+            accumulate=config.accumulate,
+            remat=config.remat,
         )
 
     def train(self) -> Position:
@@ -175,7 +179,13 @@ class Run:
     def _state(self) -> dict[str, keras.Variable]:
         followers = [follower for follower in (self.average, self.ranks) if follower is not None]
         followed = [variable for follower in followers for variable in follower.variables]
-        state = by_path([*self.model.weights, *self.optimizer.variables, *self.loss_variables, *followed])
+        state = by_path([*self.model.weights, *self.loss_variables, *followed])
+        # Adafactor calls all of its rows and columns by the name of what they belong to.
+        named: Counter[str] = Counter()
+        for variable in self.optimizer.variables:
+            named[variable.path] += 1
+            number = named[variable.path]
+            state[variable.path if number == 1 else f"{variable.path}#{number}"] = variable
         # Keras numbers seed generators by their order in the process, so they are named by their order in the model.
         weights = set(map(id, self.model.weights))
         seeds = [variable for variable in self.model.variables if id(variable) not in weights]

@@ -28,20 +28,41 @@ def cross_entropy(
     return -expected if normalized else ops.logsumexp(logits, axis=-1) - expected
 
 
-def token_mean(losses: KerasTensor, labels: KerasTensor, pad: int = 0) -> tuple[KerasTensor, KerasTensor]:
+def token_mean(
+    losses: KerasTensor, labels: KerasTensor, pad: int = 0, whole: KerasTensor | None = None
+) -> tuple[KerasTensor, KerasTensor]:
     """Averages token losses over the places that are not padding.
 
     Args:
         losses: (B, T).
         labels: Integer (B, T).
         pad: The label of a place that counts nothing.
+        whole: The labels of the whole batch, where these are a micro-batch's: see share().
 
     Returns:
-        The mean, and the number of tokens it is over, both float32 scalars; the mean over no token is 0.
+        The mean, and the number of tokens of the whole batch, both float32 scalars; the mean over no token is 0.
     """
-    counts = ops.cast(ops.not_equal(labels, pad), "float32")
-    tokens = ops.sum(counts)
-    return ops.sum(losses * counts) / ops.maximum(tokens, 1.0), tokens
+    counts = token_counts(labels, pad)
+    of = counts if whole is None else token_counts(whole, pad)
+    return ops.sum(losses * counts) / share(counts, of), ops.sum(of)
+
+
+def token_counts(labels: KerasTensor, pad: int = 0) -> KerasTensor:
+    """Counts each label once, and padding not at all: float32, of the labels' shape."""
+    return ops.cast(ops.not_equal(labels, pad), "float32")
+
+
+def share(weights: KerasTensor, whole: KerasTensor) -> KerasTensor:
+    """Returns what a weighted sum of losses is divided by, so that the mean over micro-batches is the batch's mean.
+
+    Args:
+        weights: (b, ...), of a micro-batch or of the batch itself.
+        whole: (B, ...), of the batch, from which equal micro-batches were cut.
+
+    Returns:
+        The sum of all weights, at least 1, times b / B: a float32 scalar.
+    """
+    return ops.maximum(ops.sum(whole), 1.0) * (ops.shape(weights)[0] / ops.shape(whole)[0])
 
 
 def coverage(attention: KerasTensor) -> KerasTensor:

@@ -2,13 +2,15 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 from keras import KerasTensor, ops
 
 from zoo.config import BFLOAT16_FLAGS
+from zoo.layers.recompute import recomputing
+from zoo.training.precision import Precision, computing_in
 from zoo.training.ranks import RankAllocator
 
 # Maps a batch to the loss and to other numbers worth logging; called with training=True inside the step.
@@ -66,23 +68,28 @@ def make_train_step(
     ranks: RankAllocator | None = None,
     jit: bool = True,
     matmul: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
+    accumulate: int = 1,
+    remat: bool = False,
 ) -> Callable[[dict], dict[str, KerasTensor]]:
     """Compiles one optimizer step.
 
     Args:
         model: What to train.
         optimizer: Updates the trainable variables.
-        loss: Called as loss(model, batch, training=True).
+        loss: Called as loss(model, batch, training=True). Where batches are cut up, one also holds "whole", what it
+            was cut from: means are then divided as share() says, and counts are those of the whole batch.
         clip_norm: The longest gradient, over all variables together.
         average: Follows the variables.
         learning_rates: Variable path -> share of the learning rate; 1 where it is not named.
         loss_variables: The loss' own, which are trained beside the model's.
         ranks: Takes ranks away from low-rank additions.
         jit: Whether XLA compiles the step; one program for each shape of a batch.
-        matmul: See TrainingConfig; "bfloat16" takes the place of jit.
+        matmul, precision, accumulate, remat: See TrainingConfig; matmul "bfloat16" takes the place of jit.
 
     Returns:
-        A function from a batch to scalars: "loss", "learning_rate", "gradient_norm" and whatever `loss` adds.
+        A function from a batch to scalars: "loss", "learning_rate", "gradient_norm" and whatever `loss` adds. Where
+        the loss is scaled "loss_scale" too; a step that was left out, since gradients overflowed, has no gradient_norm.
 
     Raises:
         RuntimeError: On another backend than TensorFlow.
@@ -93,18 +100,26 @@ def make_train_step(
     optimizer.build(variables)
     shares = learning_rates or {}
 
+    def differentiate(batch):
+        # The tape is read in here too: that is when blocks are computed again.
+        with computing_in(precision, model), recomputing(remat):
+            with tf.GradientTape() as tape:
+                value, metrics = loss(model, batch, training=True)
+                value = value + sum(ops.cast(x, "float32") for x in model.losses)  # what weights cost by themselves
+                scaled = optimizer.scale_loss(value)
+            gradients = tape.gradient(scaled, [variable.value for variable in variables])
+        return {"loss": value, **metrics}, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
     def step(batch):
-        with tf.GradientTape() as tape:
-            value, metrics = loss(model, batch, training=True)
-            value = value + sum(model.losses)  # what weights cost by themselves
-        gradients = tape.gradient(value, [variable.value for variable in variables])
-        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
-        norm = tf.linalg.global_norm(gradients)
+        metrics, gradients = _mean_over_parts(differentiate, batch, accumulate)
+        loss_scale = optimizer.scale_loss(1.0)
+        norm = tf.linalg.global_norm(gradients) / loss_scale
         scale = ops.minimum(1.0, clip_norm / ops.maximum(norm, 1e-12))
         learning_rate = optimizer.learning_rate
         paced = [(v, ops.copy(v.value), shares[v.path]) for v in variables if shares.get(v.path, 1.0) != 1.0]
         if ranks is not None:
-            ranks.observe({v.path: g for v, g in zip(variables, gradients)}, optimizer.iterations + 1)
+            unscaled = [ops.where(ops.isfinite(norm), gradient / loss_scale, 0.0) for gradient in gradients]
+            ranks.observe({v.path: g for v, g in zip(variables, unscaled)}, optimizer.iterations + 1)
         optimizer.apply([gradient * scale for gradient in gradients], variables)
         for variable, before, share in paced:
             variable.assign(before + share * (variable - before))
@@ -112,13 +127,44 @@ def make_train_step(
             average.update(optimizer.iterations)
         if ranks is not None:
             metrics = {**metrics, **ranks.prune(optimizer.iterations, {} if average is None else average.copies)}
-        return {"loss": value, "learning_rate": learning_rate, "gradient_norm": norm, **metrics}
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            metrics = {**metrics, "loss_scale": loss_scale}
+            # What is no number without any scale either is a mistake, for the loop to find.
+            norm = ops.where(ops.isfinite(norm) | (loss_scale < 1), norm, 0.0)
+        return {"learning_rate": learning_rate, "gradient_norm": norm, **metrics}
 
     if matmul == "bfloat16":
         _use_bfloat16_units()
         jit = False
     # One trace for each bucket: with every shape known, XLA gets the simplest program.
     return tf.function(step, jit_compile=jit)
+
+
+def _mean_over_parts(function: Callable[[dict], Any], batch: dict, least: int) -> Any:
+    """Cuts a batch into equal parts, and averages what a function makes of them, one after the other.
+
+    Args:
+        function: From a batch to nested float32 tensors; a part holds the batch that it was cut from as "whole".
+        batch: Arrays whose rows are divided up, and numbers that are not.
+        least: As few parts as this many, as far as there are rows; more where it does not divide their number.
+    """
+    if least == 1:
+        return function(batch)
+    batch = {name: tf.convert_to_tensor(value) for name, value in batch.items()}
+    rows = next(value.shape[0] for value in batch.values() if value.shape.rank)
+    parts = next(count for count in range(min(least, rows), rows + 1) if rows % count == 0)
+
+    def part(i):
+        cut = {name: tf.reshape(x, (parts, -1, *x.shape[1:]))[i] for name, x in batch.items() if x.shape.rank}
+        return function({**batch, **cut, "whole": batch})
+
+    # A loop and no list: in a row, XLA might work on several parts at once.
+    outline = tf.function(part).get_concrete_function(0).structured_outputs
+    zeros = tf.nest.map_structure(lambda x: tf.zeros(x.shape, x.dtype), outline)
+    _, total = tf.while_loop(
+        lambda i, _: i < parts, lambda i, total: (i + 1, tf.nest.map_structure(tf.add, total, part(i))), (0, zeros)
+    )
+    return tf.nest.map_structure(lambda x: x / parts, total)
 
 
 def _use_bfloat16_units() -> None:
