@@ -15,6 +15,8 @@ from zoo.models.generative import Generative
 
 # Programs are compiled for these many sources at a time; a smaller batch is filled up with empty sources.
 BATCH_SIZES = (1, 8, 32)
+# Of longer sources there are fewer at a time, so that a batch has no more places than this.
+BATCH_PLACES = 32 * 512
 
 
 class Hypothesis(NamedTuple):
@@ -70,10 +72,20 @@ class Generator:
         copies = config.n_best if config.sample else 1
         work = [(i, copy) for i in order for copy in range(copies)]
         while work:
-            batch, work = work[: BATCH_SIZES[-1]], work[BATCH_SIZES[-1] :]
+            size = self._batch_size(sources, work)
+            batch, work = work[:size], work[size:]
             for (i, _), hypotheses in zip(batch, self._run(sources, beginnings, batch, config)):
                 results[i] += hypotheses
         return results
+
+    def _batch_size(self, sources: Sequence[Source], work: list[tuple[int, int]]) -> int:
+        """Returns how many of the first sources, which are the shortest, make a batch."""
+        special, longest = self.model.special_tokens, self.model.config.max_length
+        for size, larger in zip(BATCH_SIZES, BATCH_SIZES[1:], strict=False):
+            places = bucket([sources[i] for i, _ in work[:larger]], special, longest)
+            if larger * places > BATCH_PLACES or len(work) <= size:
+                return size
+        return larger
 
     def _check(self, sources: Sequence[Source], beginnings: Sequence[Sequence[int]] | None) -> None:
         special, longest = self.model.special_tokens, self.model.config.max_length
