@@ -1,6 +1,7 @@
 """From sources to hypotheses: fixed shapes in, one XLA program a shape, order kept."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
@@ -81,7 +82,7 @@ class Generator:
     def _batch_size(self, sources: Sequence[Source], work: list[tuple[int, int]]) -> int:
         """Returns how many of the first sources, which are the shortest, make a batch."""
         special, longest = self.model.special_tokens, self.model.config.max_length
-        for size, larger in zip(BATCH_SIZES, BATCH_SIZES[1:], strict=False):
+        for size, larger in itertools.pairwise(BATCH_SIZES):
             places = bucket([sources[i] for i, _ in work[:larger]], special, longest)
             if larger * places > BATCH_PLACES or len(work) <= size:
                 return size

@@ -41,8 +41,8 @@ class EncoderConfig(Config):
         epsilon: Added to the variance in each normalization.
         positions: "sinusoidal", any length; or "learned", up to max_length.
         max_length: Tokens in the longest text, special tokens included.
-        window: How far a token sees, itself included; None for all of the text. With a window, cost and memory grow with
-            the length only.
+        window: How far a token sees, itself included; None for all of the text. With a window, cost and memory grow
+            with the length only.
         global_tokens: With a window, how many tokens at the beginning of a text see all of it and are seen by all.
         num_segments: Kinds of segments, such as question and passage, that have an embedding; 0 for none.
         embedding_width: Of the token, position and segment embeddings where they are not D wide.
