@@ -88,7 +88,7 @@ class RecurrentEncoderBlock(EncoderBlock):
         heads = self.sizes["num_heads"], self._head_dim(width)
         return RelativeAttention(*heads, dropout, name="self_attention", dtype=self.dtype_policy)
 
-    def call(
+    def call(  # type: ignore[override]
         self,
         x: KerasTensor,
         memory: KerasTensor | None = None,

@@ -278,7 +278,7 @@ class Encoder(Stack):
         (B, T, D).
     """
 
-    block_class = EncoderBlock
+    block_class: type[EncoderBlock] = EncoderBlock
 
     def build(self, x_shape):
         self._build(x_shape)
