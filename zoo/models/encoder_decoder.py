@@ -275,15 +275,14 @@ def encoder_decoder(config: EncoderDecoderConfig, name: str = "encoder_decoder")
 
 def _encoder(config: EncoderDecoderConfig) -> Encoder:
     """Makes the encoder's stack: those of long sources take segments, which others take as a mask."""
-    block = _with_bias(config, config.block, True)
+    layers = config.num_encoder_layers
     if config.chunk is not None:
-        return RecurrentEncoder(
-            config.num_encoder_layers, config.block, config.chunk, config.chunk_memory, name="encoder"
-        )
+        return RecurrentEncoder(layers, config.block, config.chunk, config.chunk_memory, name="encoder")
+    block = _with_bias(config, config.block, True)
     if config.window is not None:
         block |= {"window": config.window, "global_tokens": config.global_tokens}
-        return LocalEncoder(config.num_encoder_layers, block, name="encoder")
-    return Encoder(config.num_encoder_layers, block, name="encoder")
+        return LocalEncoder(layers, block, name="encoder")
+    return Encoder(layers, block, name="encoder")
 
 
 def _with_bias(config: EncoderDecoderConfig, block: dict, bidirectional: bool) -> dict:
