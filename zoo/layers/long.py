@@ -15,9 +15,9 @@ class LocalEncoderBlock(EncoderBlock):
     Its weights are those of an EncoderBlock.
 
     Args:
-        *args, **kwargs: Block's.
         window: How far a place sees, itself included.
         global_tokens: How many tokens at the beginning of each text see all of it and are seen by all of it.
+        **kwargs: Block's.
 
     Call args:
         x: (B, T, D).
@@ -29,8 +29,8 @@ class LocalEncoderBlock(EncoderBlock):
     Source: Beltagy et al. 2020, section 3.1; Zaheer et al. 2020, section 2.
     """
 
-    def __init__(self, *args, window: int, global_tokens: int = 0, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, window: int, global_tokens: int = 0, **kwargs):
+        super().__init__(**kwargs)
         self.window = window
         self.global_tokens = global_tokens
 
@@ -69,8 +69,7 @@ class LocalEncoder(Encoder):
 class RecurrentEncoderBlock(EncoderBlock):
     """An encoder block in which a chunk of a text also sees a memory of earlier ones, by Transformer-XL's positions.
 
-    Args:
-        *args, **kwargs: Block's; RelativeAttention has no biases, and a score and positions of its own.
+    The arguments are Block's, but RelativeAttention has no biases, and a score and positions of its own.
 
     Call args:
         x: (B, T, D), a chunk.
