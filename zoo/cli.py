@@ -221,7 +221,7 @@ def demo(options: argparse.Namespace) -> None:
         except FileNotFoundError as error:  # the pretrained encoder that a preset stands on
             print(f"{name}: left out: {error}")
             continue
-        inputs = task.card["demo"]
+        inputs = task.demo
         print(f"{name}  ({task.model.count_params() / 1e6:.2f} M parameters)")
         for text, report in zip(inputs, task.report(inputs)):
             print(f"  {text}\n    -> {as_line(report)}")

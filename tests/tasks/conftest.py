@@ -62,3 +62,9 @@ def trained(recipe, pairs, tmp_path_factory):
 @pytest.fixture(scope="session")
 def translator(trained):
     return trained[0]
+
+
+@pytest.fixture(autouse=True)
+def no_java(monkeypatch):
+    """Keeps evaluations of captions from starting Java, which takes longer than all else they do."""
+    monkeypatch.setattr("zoo.metrics.captioning.shutil.which", lambda name: None)

@@ -142,3 +142,13 @@ def test_recipes_that_contradict_themselves_are_refused():
     with_class_token = dataclasses.replace(RECIPE, vision=dataclasses.replace(RECIPE.vision, vit=vit))
     with pytest.raises(ConfigError, match="class_token"):
         Captioning.from_examples(with_class_token, EXAMPLES)
+
+
+def test_demo_images_come_from_installed_packages(trained):
+    _, folder = trained
+    shown = zoo.load(folder)
+    shown.card = {"demo": ["matplotlib/mpl-data/sample_data/grace_hopper.jpg", "sklearn/datasets/images/china.jpg"]}
+    shown.generator.jit = False
+    for path in shown.demo:
+        shown.check(path)
+    assert len(shown(shown.demo)) == 2

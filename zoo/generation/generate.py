@@ -70,21 +70,19 @@ class Generator:
         self._check(sources, beginnings)
         results: list[list[Hypothesis]] = [[] for _ in sources]
         order = sorted(range(len(sources)), key=lambda i: length_of(sources[i]))
-        copies = config.n_best if config.sample else 1
-        work = [(i, copy) for i in order for copy in range(copies)]
-        while work:
-            size = self._batch_size(sources, work)
-            batch, work = work[:size], work[size:]
-            for (i, _), hypotheses in zip(batch, self._run(sources, beginnings, batch, config)):
-                results[i] += hypotheses
+        while order:
+            size = self._batch_size(sources, order)
+            batch, order = order[:size], order[size:]
+            for i, hypotheses in zip(batch, self._run(sources, beginnings, batch, config)):
+                results[i] = hypotheses
         return results
 
-    def _batch_size(self, sources: Sequence[Source], work: list[tuple[int, int]]) -> int:
+    def _batch_size(self, sources: Sequence[Source], order: list[int]) -> int:
         """Returns how many of the first sources, which are the shortest, make a batch."""
         special, longest = self.model.special_tokens, self.model.config.max_length
         for size, larger in itertools.pairwise(BATCH_SIZES):
-            places = bucket([sources[i] for i, _ in work[:larger]], special, longest)
-            if larger * places > BATCH_PLACES or len(work) <= size:
+            places = bucket([sources[i] for i in order[:larger]], special, longest)
+            if larger * places > BATCH_PLACES or len(order) <= size:
                 return size
         return larger
 
@@ -106,11 +104,11 @@ class Generator:
         self,
         sources: Sequence[Source],
         beginnings: Sequence[Sequence[int]] | None,
-        batch: list[tuple[int, int]],
+        batch: Sequence[int],
         config: GenerationConfig,
         places: int = 0,
     ) -> list[list[Hypothesis]]:
-        """Runs one program on one batch of (source number, sample number).
+        """Runs one program on one batch of sources, given by their numbers.
 
         Targets may be allowed to grow far longer than they do, and every place costs memory and time. So a program has
         `places` for as many tokens as there would be without max_length, and where that is not enough, a program with
@@ -118,8 +116,8 @@ class Generator:
         """
         special, longest = self.model.special_tokens, self.model.config.max_length
         size = next(size for size in BATCH_SIZES if size >= len(batch))
-        found = [sources[i] for i, _ in batch]
-        beginning = [[] if beginnings is None else beginnings[i] for i, _ in batch]
+        found = [sources[i] for i in batch]
+        beginning = [[] if beginnings is None else beginnings[i] for i in batch]
         inputs = None if self.model.encode is None else lay_out(found, size, special, longest)
         given = rounded_up(max(map(len, beginning))) if any(map(len, beginning)) else 0
         source_places = bucket(found, special, longest) - special.around_source
@@ -130,9 +128,9 @@ class Generator:
         last = longest if config.force_end else longest - 1
         limits = np.full((size,), 1, np.int32)
         seeds = np.zeros((size, 2), np.int32)
-        for row, (i, copy) in enumerate(batch):
+        for row, i in enumerate(batch):
             limits[row] = min(begun.uncounted[row] + self._limit(length_of(sources[i]), config), last)
-            seeds[row] = (config.seed, i * config.n_best + copy)
+            seeds[row] = (config.seed, i * config.n_best)
         rows = Rows(limits, begun.uncounted, seeds, begun.tokens)
         program = self._program(config, begun.read, begun.forced)
         tokens, scores, ended = (ops.convert_to_numpy(x) for x in program(inputs, rows))
@@ -152,7 +150,7 @@ class Generator:
 
     def _limit(self, source_length: int, config: GenerationConfig) -> int:
         limit = _usual(source_length) if config.max_length is None else config.max_length
-        least = max(config.min_length, len(self.model.special_tokens.beginning)) + 1
+        least = max(config.min_length, len(self.model.special_tokens.beginning)) + config.force_end
         return min(max(limit, least), self.model.config.max_length)
 
     def _program(self, config: GenerationConfig, read: int, forced: bool) -> Callable:

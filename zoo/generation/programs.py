@@ -19,7 +19,7 @@ class Rows(NamedTuple):
     Attributes:
         limits: int32 (B,), the most tokens behind the start token, given ones included.
         uncounted: int32 (B,), how many tokens no length counts, since they were given.
-        seeds: int32 (B, 2), of draws.
+        seeds: int32 (B, 2), of a source's first draw; the second number rises by 1 with each of its draws.
         given: int32 (B, L), what targets begin with; FREE behind it.
     """
 
@@ -107,7 +107,7 @@ def _log_probabilities(logits: KerasTensor) -> KerasTensor:
 def take_or_draw(
     model: Generative, source, rows: Rows, read: int, forced: bool, config: GenerationConfig
 ) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
-    """Takes the likeliest token, or draws one, until every row has ended.
+    """Takes the likeliest token, or draws one, until every row has ended; n_best draws share the work on a source.
 
     Args:
         model: The model.
@@ -118,10 +118,14 @@ def take_or_draw(
         config: How.
 
     Returns:
-        Tokens (B, 1, L), scores (B, 1), and whether targets have ended, or would need more places (B,).
+        Tokens (B, n_best, L), scores (B, n_best), and whether all targets of a source have ended, or one would need
+        more places (B,).
     """
     special = model.special_tokens
-    decoder = _Decoder(model, source, rows.given, read)
+    decoder = _Decoder(model, source, rows.given, read, config.n_best)
+    sources, places = rows.given.shape
+    rows = Rows(*(ops.repeat(x, config.n_best, axis=0) for x in rows))
+    numbers = rows.seeds[:, 1] + ops.tile(ops.arange(config.n_best, dtype="int32"), sources)
 
     def go_on(length, tokens, scores, ended, *tensors):
         return ops.any(~ended) & (length < tokens.shape[1])
@@ -134,7 +138,7 @@ def take_or_draw(
             logits = logits / config.temperature
             logits = sampling.keep_top_k(logits, config.top_k) if config.top_k else logits
             logits = sampling.keep_top_p(logits, config.top_p)
-            chosen = sampling.draw(logits, ops.stack([rows.seeds[:, 0] + 65537 * length, rows.seeds[:, 1]], axis=1))
+            chosen = sampling.draw(logits, ops.stack([rows.seeds[:, 0] + 65537 * length, numbers], axis=1))
         else:
             chosen = sampling.likeliest(logits)
         gained = ops.take_along_axis(logits, chosen[:, None], axis=1)[:, 0] - ops.logsumexp(logits, axis=-1)
@@ -150,7 +154,8 @@ def take_or_draw(
     scores = ops.zeros((first.shape[0],))
     state = (ops.convert_to_tensor(read, "int32"), first, scores, ops.zeros_like(scores, "bool"))
     _, tokens, scores, ended, *_ = ops.while_loop(go_on, body, (*state, *decoder.tensors))
-    return tokens[:, None], scores[:, None], ended
+    shape = (sources, config.n_best)
+    return ops.reshape(tokens, (*shape, places)), ops.reshape(scores, shape), ops.all(ops.reshape(ended, shape), axis=1)
 
 
 def search(

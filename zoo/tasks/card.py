@@ -100,7 +100,7 @@ def _readme(name: str, card: Mapping[str, Any]) -> str:
 import zoo
 
 task = zoo.load("{name}")
-task({json.dumps(card["demo"][0], ensure_ascii=False)})
+task({json.dumps(card.get("example", card["demo"][0]), ensure_ascii=False)})
 ```
 
 - {parameters}, float16 on disk
@@ -116,7 +116,7 @@ task({json.dumps(card["demo"][0], ensure_ascii=False)})
 Of the float16 weights shipped here. {card["scoring"]} Nothing was tuned on a test split. To repeat a column:
 
 ```sh
-zoo evaluate {name} --data {card["recipe"]["source"]} --split {card["splits"][0]} --json
+zoo evaluate {name} --data {card["recipe"]["source"].partition("+")[0]} --split {card["splits"][0]} --json
 ```
 
 {"".join(f"- {metric}: `{signature}`" + chr(10) for metric, signature in card["signatures"].items())}

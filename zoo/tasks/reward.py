@@ -68,7 +68,7 @@ class RewardedBatches:
         self.config = config
         self.sample = sample
         self.rewards = rewards
-        self.length = config.samples * max_length
+        self.lengths = sorted({*batches.config.buckets, config.samples * max_length})
 
     def plan(self, epoch: int | None) -> list[tuple[int, list[int]]]:
         """Lays out one pass over all images: see CaptionBatches.plan."""
@@ -95,9 +95,11 @@ class RewardedBatches:
             yield {self.batches.name: images, **self._written(drawn, worth - others, size)}
 
     def _written(self, drawn: list[list[list[int]]], advantages: np.ndarray, size: int) -> dict[str, np.ndarray]:
-        target = np.full((size, self.length), PAD, np.int32)
-        labels = np.full((size, self.length), PAD, np.int32)
-        weights = np.zeros((size, self.length), np.float32)
+        places = max(sum(len(text) + 1 for text in texts) for texts in drawn)
+        length = next(length for length in self.lengths if length >= places)
+        target = np.full((size, length), PAD, np.int32)
+        labels = np.full((size, length), PAD, np.int32)
+        weights = np.zeros((size, length), np.float32)
         for row, texts in enumerate(drawn):
             place = 0
             for text, advantage in zip(texts, advantages[row]):

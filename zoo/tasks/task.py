@@ -97,6 +97,11 @@ class Task(abc.ABC, Generic[Recipe]):
     def samples(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
         """Runs labelled examples for a model card: "input", "output" and "reference", as text."""
 
+    @property
+    def demo(self) -> list[str]:
+        """Inputs that show what a preset does."""
+        return self.card["demo"]
+
     @abc.abstractmethod
     def check(self, text: str) -> None:
         """Tells whether an input can be worked on; raises ValueError where it cannot."""
