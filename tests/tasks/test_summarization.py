@@ -220,7 +220,7 @@ def test_a_recipe_chooses_how_long_documents_are_read(parts, tmp_path):
 
 
 def test_chunks_of_packed_texts_are_refused():
-    with pytest.raises(ConfigError, match="batching.pack: true, and model.chunk cuts rows, not the texts packed into"):
+    with pytest.raises(ConfigError, match=r"batching\.pack: true, and model\.chunk cuts rows, not the texts packed"):
         recipe(model=dataclasses.replace(SIZES, chunk=16))
 
 
