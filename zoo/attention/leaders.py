@@ -97,19 +97,24 @@ class Leaders:
             logits = logits + ops.cast(bias(places, self._block_places()), "float32")
         weights = softmax(logits, mask)
         weights = weights if dropout is None else dropout(weights)
-        parts = ops.reshape(mix(ops.cast(weights, value.dtype), value), (batch, blocks, 2, count, num_heads, width))
-        parts = ops.reshape(ops.transpose(parts, (0, 3, 1, 2, 4, 5)), (batch * count, 2 * blocks, num_heads, width))
+        answers = mix(ops.cast(weights, value.dtype), value)
 
-        # An answer weighs as much as its exponentials do together; a leader takes those of its own text.
+        # An answer weighs as much as its exponentials do together: a softmax over the answers that each text got, which
+        # are known by the block where it begins.
+        begins = ops.maximum(texts - 1, 0) // self.window
+        begins = ops.reshape(begins, (batch, 2 * blocks))
+        mine = ops.reshape(take_rows(self.begun, begins), (batch * blocks, 2))
+        counts = ops.repeat(ops.equal(mine, ops.reshape(texts, (batch * blocks, 2))), count, axis=1)[:, None]
         totals = ops.logsumexp(ops.where(mask, logits, HIDDEN), axis=-1)
-        totals = ops.reshape(totals, (batch, blocks, num_heads, 2, count))
-        totals = ops.reshape(ops.transpose(totals, (0, 4, 2, 1, 3)), (batch * count, num_heads, 1, 2 * blocks))
-        answered = ops.reshape(ops.any(mask, axis=-1), (batch, blocks, 2, count))
-        answered = ops.reshape(ops.transpose(answered, (0, 3, 1, 2)), (batch, count, 1, 2 * blocks))
-        own = ops.equal(self.begun[:, :, None], ops.reshape(texts, (batch, 1, 2 * blocks)))
-        mask = ops.reshape(answered & own[:, None], (batch * count, 1, blocks, 2 * blocks))
-        whole = mix(ops.cast(softmax(totals, mask), value.dtype), parts)
-        whole = ops.transpose(ops.reshape(whole, (batch, count, blocks, num_heads, width)), (0, 2, 1, 3, 4))
+        totals = ops.where(ops.any(mask, axis=-1) & counts, totals, HIDDEN)
+        totals = ops.reshape(ops.transpose(totals, (0, 2, 1)), (batch * blocks * 2, count * num_heads))
+        numbers = ops.reshape(begins + blocks * ops.arange(batch, dtype="int32")[:, None], (-1,))
+        highest = ops.stop_gradient(ops.take(ops.segment_max(totals, numbers, batch * blocks), numbers, axis=0))
+        shares = ops.where(totals > HIDDEN / 2, ops.exp(totals - highest), 0.0)
+        sums = ops.segment_sum(shares, numbers, batch * blocks)
+        shares = shares / ops.take(ops.where(sums > 0, sums, 1.0), numbers, axis=0)
+        answers = ops.reshape(answers, (batch * blocks * 2, count * num_heads, width))
+        whole = ops.segment_sum(ops.cast(shares, value.dtype)[..., None] * answers, numbers, batch * blocks)
         whole = ops.reshape(whole, (batch, blocks * count, num_heads, width))
 
         start = self.texts - 1
