@@ -107,10 +107,16 @@ def mask_with_globals(window, count, segments, causal=False):
     return mask
 
 
-@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(
-    ("window", "count", "num_kv_heads", "bias"),
-    [(3, 1, 4, None), (4, 2, 2, None), (4, 4, 4, ALiBi(4)), (1, 1, 1, None), (8, 3, 4, ALiBi(4)), (30, 5, 2, None)],
+    ("window", "count", "num_kv_heads", "bias", "causal"),
+    [
+        (3, 1, 4, None, False),
+        (4, 2, 2, None, True),
+        (4, 4, 4, ALiBi(4), False),
+        (1, 1, 1, None, False),
+        (8, 3, 4, ALiBi(4), True),
+        (30, 5, 2, None, False),
+    ],
 )
 def test_global_tokens_give_what_their_mask_gives(rng, same, window, count, num_kv_heads, causal, bias):
     inputs = [normal(rng, 4, 23, heads, width) for heads, width in ((4, 4), (num_kv_heads, 4), (num_kv_heads, 3))]

@@ -23,8 +23,7 @@ def array(tensor):
 # === Windows ===
 
 
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize(("norm_first", "bias"), [(True, True), (False, False)])
 def test_windows_give_what_a_plain_encoder_gives_with_their_mask(rng, scramble, norm_first, bias):
     block = {**SIZES, "norm_first": norm_first, "bias": RelativeBias(2, 8, 10) if bias else None}
     local, plain = LocalEncoder(2, {**block, "window": 3, "global_tokens": 2}), Encoder(2, block)
@@ -64,8 +63,7 @@ def one_after_the_other(encoder, x, remembered):
     return ops.concatenate(found, axis=1)
 
 
-@pytest.mark.parametrize("norm_first", [False, True])
-@pytest.mark.parametrize("memory", [1, 2])
+@pytest.mark.parametrize(("norm_first", "memory"), [(True, 1), (False, 2)])
 def test_all_chunks_at_once_are_one_after_the_other_with_a_memory(rng, recurrent, gradients, norm_first, memory):
     encoder, x = recurrent(memory, norm_first=norm_first), normal(rng, 2, 18, 8)
     upstream = normal(rng, 2, 18, 8)
