@@ -6,6 +6,7 @@ import pytest
 from keras import backend, ops
 
 from zoo.attention import (
+    ALiBi,
     ChunkedAttention,
     LocalAttention,
     MultiHeadAttention,
@@ -91,6 +92,72 @@ def test_a_window_gives_what_its_mask_gives(rng, same, window, length, num_kv_he
     )
 
 
+# Texts of every kind: within a block, over two, over many, at the edge of one, shorter than their global tokens.
+TEXTS = np.array([[1] * 8 + [2] * 2 + [3] * 9 + [4] * 3 + [0], [5] + [1] * 17 + [2] * 4 + [3], [1] * 23, [0] * 23])
+
+
+def mask_with_globals(window, count, segments, causal=False):
+    """Writes down who sees whom, one pair after the other."""
+    mask = np.zeros((len(segments), 1, segments.shape[1], segments.shape[1]), bool)
+    for row, numbers in enumerate(segments):
+        places = [numbers[:t].tolist().count(number) for t, number in enumerate(numbers)]
+        for t, s in np.ndindex(mask.shape[2:]):
+            near = abs(t - s) < window or min(places[t], places[s]) < count
+            mask[row, 0, t, s] = near and numbers[t] == numbers[s] > 0 and not (causal and s > t)
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("window", "count", "num_kv_heads", "bias", "causal"),
+    [
+        (3, 1, 4, None, False),
+        (4, 2, 2, None, True),
+        (4, 4, 4, ALiBi(4), False),
+        (1, 1, 1, None, False),
+        (8, 3, 4, ALiBi(4), True),
+        (30, 5, 2, None, False),
+    ],
+)
+def test_global_tokens_give_what_their_mask_gives(rng, same, window, count, num_kv_heads, causal, bias):
+    inputs = [normal(rng, 4, 23, heads, width) for heads, width in ((4, 4), (num_kv_heads, 4), (num_kv_heads, 3))]
+    mask, places = mask_with_globals(window, count, TEXTS, causal), np.arange(23)
+    same(
+        lambda *x: local_attend(
+            *x, window=window, global_tokens=count, causal=causal, segments=ops.convert_to_tensor(TEXTS), bias=bias
+        ),
+        lambda *x: attend(*x, mask=mask, bias=None if bias is None else bias(places, places)),
+        inputs,
+        normal(rng, 4, 23, 4, 3),
+    )
+
+
+def test_without_segments_a_row_is_one_text(rng):
+    inputs = drawn(rng, 9, 4)
+    y = local_attend(*inputs, window=2, global_tokens=1)
+    mask = mask_with_globals(2, 1, np.ones((2, 9), int))
+    np.testing.assert_allclose(array(y), array(attend(*inputs, mask=mask)), atol=1e-5)
+
+
+def test_xla_gives_the_same_with_global_tokens(rng, jit):
+    inputs = [ops.convert_to_tensor(normal(rng, 4, 23, 2, 4)) for _ in range(3)]
+
+    def local(*x):
+        return local_attend(*x, window=4, global_tokens=2, segments=ops.convert_to_tensor(TEXTS))
+
+    np.testing.assert_allclose(array(jit(local)(*inputs)), array(local(*inputs)), atol=1e-5)
+
+
+def test_texts_in_a_row_and_padding_change_nothing(rng, quick):
+    """One text alone, packed behind another, and in a longer row."""
+    first, second = (normal(rng, 1, n, 2, 4) for n in (6, 11))
+    local = quick(lambda x, numbers: local_attend(x, x, x, window=4, global_tokens=2, segments=numbers))
+    alone = array(local(second, np.ones((1, 11), "int32")))
+    joined = np.concatenate([first, second, np.ones((1, 3, 2, 4), "float32")], axis=1)
+    packed = array(local(joined, np.array([[1] * 6 + [2] * 11 + [0] * 3])))
+    np.testing.assert_allclose(packed[:, 6:17], alone, atol=1e-5)
+    assert not packed[:, 17:].any()
+
+
 @pytest.mark.parametrize(
     ("size", "length", "num_kv_heads", "causal", "segments"),
     [
@@ -166,7 +233,14 @@ def test_score_and_dropout_are_attends(rng, function):
 
 
 @pytest.mark.skipif(backend.backend() != "tensorflow", reason="JAX traces with concrete shapes")
-@pytest.mark.parametrize("function", [lambda *x: local_attend(*x, window=3), lambda *x: chunked_attend(*x, size=4)])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda *x: local_attend(*x, window=3),
+        lambda *x: local_attend(*x, window=3, global_tokens=2),
+        lambda *x: chunked_attend(*x, size=4),
+    ],
+)
 def test_a_trace_without_known_batch_and_lengths_gives_the_same(rng, function):
     import tensorflow as tf
 
@@ -187,6 +261,7 @@ def test_the_cost_grows_with_the_length_and_not_with_its_square(causal):
         return costs[1] / costs[0]
 
     assert growth(lambda *x: local_attend(*x, window=32, causal=causal)) < 2.1
+    assert growth(lambda *x: local_attend(*x, window=32, global_tokens=4, causal=causal)) < 2.1
     assert growth(lambda *x: chunked_attend(*x, size=32, causal=causal)) < 2.1
     assert growth(attend) > 3.8
 
@@ -215,6 +290,8 @@ def test_no_window_and_no_chunk_are_refused(rng):
     inputs = drawn(rng, 4, 4)
     with pytest.raises(ValueError, match="window: 0 places; it is at least 1"):
         local_attend(*inputs, window=0)
+    with pytest.raises(ValueError, match="global_tokens: 3; it is 0 to 2, which is the window"):
+        local_attend(*inputs, window=2, global_tokens=3)
     with pytest.raises(ValueError, match="size: 0 places; it is at least 1"):
         chunked_attend(*inputs, size=0)
 
@@ -290,10 +367,20 @@ def test_dropout_drops_weights_while_training_only(rng, make):
     assert np.abs(array(layer(x, training=True)) - expected).max() > 1e-2
 
 
-@pytest.mark.parametrize(("layer", "sizes"), [(LocalAttention, {"window": 4}), (ChunkedAttention, {"size": 4})])
-def test_a_bias_is_refused(layer, sizes):
-    with pytest.raises(ValueError, match=f"bias: {layer.__name__} takes none; use rotary positions"):
-        layer(4, 4, bias=RelativeBias(4), **sizes)
+def test_a_bias_and_global_tokens_in_a_layer(rng, scramble, quick):
+    parts = {"bias": RelativeBias(2, 8, 10)}
+    layer, full = LocalAttention(2, 4, 4, global_tokens=2, **parts), MultiHeadAttention(2, 4, **parts)
+    x = normal(rng, 4, 23, 8)
+    full(x)
+    layer(x)
+    full.set_weights(scramble(layer).get_weights())
+    expected = full(x, attention_mask=mask_with_globals(4, 2, TEXTS))
+    np.testing.assert_allclose(array(quick(layer.call)(x, TEXTS)), array(expected), atol=1e-5)
+
+
+def test_a_bias_of_chunks_is_refused():
+    with pytest.raises(ValueError, match="bias: ChunkedAttention takes none; use rotary positions"):
+        ChunkedAttention(4, 4, 4, bias=RelativeBias(4))
 
 
 def test_it_survives_its_configuration(rng, make, reborn):

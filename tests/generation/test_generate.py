@@ -14,6 +14,7 @@ import tensorflow as tf
 from zoo.checkpoints import by_path, save
 from zoo.config import ConfigError
 from zoo.generation import GenerationConfig, Generator
+from zoo.generation.layout import lay_out, rounded_up
 
 PAD, START, END, UNKNOWN = range(4)
 GREEDY = GenerationConfig(beams=1)
@@ -100,6 +101,20 @@ def test_the_cache_gives_what_the_naive_loop_gives(forward, greedy, sources):
 def test_a_greedy_score_is_the_targets_log_probability(forward, greedy, sources):
     for source, (hypothesis,) in zip(sources, greedy):
         assert hypothesis.score == pytest.approx(replayed(forward, source, hypothesis.tokens), abs=1e-4)
+
+
+def test_fewer_long_sources_are_read_at_a_time(monkeypatch, generator, greedy, sources):
+    rows = []
+    monkeypatch.setattr("zoo.generation.generate.BATCH_PLACES", 8 * 16)
+
+    def lay_out_and_tell(found, size, *arguments):
+        rows.append((size, max(map(len, found))))
+        return lay_out(found, size, *arguments)
+
+    monkeypatch.setattr("zoo.generation.generate.lay_out", lay_out_and_tell)
+    assert_same(generator(sources, GREEDY), greedy)
+    assert {size for size, _ in rows} == {1, 8}
+    assert all(size * rounded_up(length + 1) <= 8 * 16 for size, length in rows)
 
 
 # === Beams ===

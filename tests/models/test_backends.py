@@ -39,8 +39,9 @@ np.save(folder / "logits.npy", keras.ops.convert_to_numpy(model(dict(inputs))))
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec(OTHER) is None, reason=f"{OTHER} is not installed")
-def test_both_backends_compute_the_same(tiny_config, scramble, tmp_path):
-    config = tiny_config(positions="learned", activation="gelu", gated=True, target_vocabulary_size=30)
+@pytest.mark.parametrize("parts", [{}, {"window": 2, "global_tokens": 1}, {"chunk": 3}], ids=["all", "window", "chunk"])
+def test_both_backends_compute_the_same(tiny_config, scramble, tmp_path, parts):
+    config = tiny_config(positions="learned", activation="gelu", gated=True, target_vocabulary_size=30, **parts)
     model = scramble(encoder_decoder(config))
     inputs = {
         "source": np.array([[5, 6, 2, 7, 8, 2, 0], [9, 10, 11, 12, 13, 14, 2]], "int32"),

@@ -25,6 +25,7 @@ KINDS = {
     "pre-norm": {},
     "post-norm, learned positions": {"norm_first": False, "positions": "learned", "embedding_norm": True},
     "segments, narrow embeddings": {"num_segments": 2, "embedding_width": 8},
+    "windows": {"window": 2, "global_tokens": 1},
 }
 
 
@@ -128,6 +129,7 @@ def test_the_configuration_survives_json():
     ("make", "message"),
     [
         (lambda: EncoderConfig(width=16, num_heads=3), "num_heads: 3 does not divide width 16"),
+        (lambda: EncoderConfig(global_tokens=2), "global_tokens: 2 with window None; it is 0 up to the window"),
         (lambda: HeadConfig(classes=("a",)), r"classes: \['a'\]; a head of kind 'label' chooses between several"),
         (lambda: HeadConfig(kind="lable"), "did you mean 'label'"),
         (lambda: encoder(config({"mood": HeadConfig()})), "heads.mood.classes: none; name them"),

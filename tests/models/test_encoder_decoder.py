@@ -43,6 +43,8 @@ KINDS += [
         "tied_output": False,
         "output_scale": True,
     },
+    {"window": 2, "global_tokens": 1},
+    {"window": 3, "positions": "relative", "num_buckets": 8, "max_distance": 12, "copying": True},
     {
         "positions": "learned",
         "first_position": 2,
@@ -194,6 +196,61 @@ def test_the_rest_of_the_probability_lies_where_the_last_block_looks(copier):
 def test_copying_needs_one_vocabulary_and_somebody_who_looks(tiny_config, changes, says):
     with pytest.raises(ConfigError, match=says):
         tiny_config(copying=True, **changes)
+
+
+# === Long sources ===
+
+
+def test_a_model_with_a_window_has_the_weights_of_one_without(tiny_config, scramble):
+    full, local = (scramble(encoder_decoder(tiny_config(window=window))) for window in (None, 6))
+    assert list(by_path(full.weights)) == list(by_path(local.weights))
+    np.testing.assert_allclose(run(local, SOURCE, TARGET), run(full, SOURCE, TARGET), atol=2e-5)
+
+
+def test_a_place_beyond_the_window_is_heard_of_through_the_global_token(tiny_config, scramble):
+    source = [[5, 6, 7, 8, 9, 10, 11, END]]
+    changed = [[5, 6, 7, 8, 9, 10, 12, END]]
+    for global_tokens, heard in ((0, False), (1, True)):
+        model = scramble(encoder_decoder(tiny_config(window=2, global_tokens=global_tokens)))
+        before, behind = (model.encode(ops.convert_to_tensor(ids, "int32"))[0] for ids in (source, changed))
+        difference = np.abs(ops.convert_to_numpy(behind - before)).max(axis=(0, 2))
+        assert (difference[1] > 1e-4) == heard
+        assert difference[5] > 1e-4
+
+
+class TestChunks:
+    @pytest.fixture(scope="class")
+    def model(self, tiny_config, scramble):
+        return scramble(encoder_decoder(tiny_config(chunk=4, copying=True)))
+
+    def test_padding_changes_nothing(self, model):
+        logits = run(model, SOURCE, TARGET)
+        np.testing.assert_allclose(run(model, [SOURCE[1][:3]], [TARGET[1][:3]])[0], logits[1, :3], atol=2e-5)
+        longer = run(model, np.pad(SOURCE, ((0, 0), (0, 4))), TARGET)
+        np.testing.assert_allclose(longer[0], logits[0], atol=2e-5)
+
+    def test_decoding_with_a_cache_gives_what_decoding_at_once_gives(self, model):
+        check_decoding_with_a_cache(model, beams=1)
+
+    def test_the_order_is_seen(self, model):
+        swapped = [[6, 5, 7, 8, 9, END]]
+        assert np.abs(run(model, swapped, TARGET[:1]) - run(model, SOURCE[:1], TARGET[:1])).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"window": 0}, "window: 0; it is at least 1, or null for none"),
+        ({"global_tokens": 1}, "global_tokens: 1 with window None; it is 0 up to the window"),
+        ({"window": 2, "global_tokens": 3}, "global_tokens: 3 with window 2; it is 0 up to the window"),
+        ({"chunk": 0}, "chunk, chunk_memory: 0, 1; at least 1 token"),
+        ({"chunk": 4, "window": 2}, "chunk: 4, with window 2 and score 'scaled_dot'"),
+        ({"chunk": 4, "score": "dot"}, "chunk: 4, with window None and score 'dot'"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(tiny_config, changes, says):
+    with pytest.raises(ConfigError, match=says):
+        tiny_config(**changes)
 
 
 # === Halves ===

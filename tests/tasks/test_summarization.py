@@ -196,6 +196,35 @@ def test_or_what_is_too_long_is_cut_off_behind_a_sentence(untrained):
     assert type(untrained.asked) is GenerationConfig
 
 
+@pytest.mark.parametrize("parts", [{"window": 8, "global_tokens": 1}, {"chunk": 16}])
+def test_a_recipe_chooses_how_long_documents_are_read(parts, tmp_path):
+    asked = recipe(
+        model=dataclasses.replace(SIZES, max_length=120, **parts),
+        batching=BatchingConfig(buckets=((120, 24),), batch_tokens=48, pack=False),
+        training=dataclasses.replace(TRAINING, steps=2, evaluate_every=2, optimizer=OptimizerConfig(warmup_steps=1)),
+    )
+    summarizer = quick(Summarization.from_examples(asked, DIALOGUES))
+    long = {"source": "\n".join(sources(DIALOGUES[:4])), "target": "They talk."}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".* longer than")  # what 39 tokens cannot hold, 120 do
+        summarizer.fit([long] * 3, [long], out=tmp_path)
+        summary = summarizer(long["source"])
+    assert isinstance(summary, str)
+    assert not any(path.startswith("encoder/") for path in summarizer.attention_maps(long["source"], "Yes.").maps)
+    with pytest.warns(
+        UserWarning, match="1 of 1 texts are longer than 119 tokens; each is summarized window by window"
+    ):
+        summarizer("\n".join(sources(DIALOGUES)))
+    again = quick(zoo.load(tmp_path))
+    assert again.recipe.model == summarizer.recipe.model
+    assert again(long["source"]) == summary
+
+
+def test_chunks_of_packed_texts_are_refused():
+    with pytest.raises(ConfigError, match=r"batching\.pack: true, and model\.chunk cuts rows, not the texts packed"):
+        recipe(model=dataclasses.replace(SIZES, chunk=16))
+
+
 def test_training_counts_what_it_cuts_off_and_leaves_out(untrained):
     long = {"source": "\n".join(sources(DIALOGUES[:5])), "target": "Many go to Rome."}
     endless = {"source": DIALOGUES[0]["source"], "target": "They go to Rome. " * 10}
@@ -335,6 +364,18 @@ def test_it_begins_with_the_weights_and_the_vocabulary_of_its_base(base, tmp_pat
     again = open_run(asked, DIALOGUES, tmp_path)
     for one, other in zip(summarizer.model.weights, again.model.weights, strict=True):
         np.testing.assert_array_equal(np.array(one), np.array(other))
+
+
+def test_a_base_may_go_on_with_a_window(base):
+    summarizer = Summarization.from_examples(
+        recipe(base=str(base), model=dataclasses.replace(SIZES, window=8, global_tokens=1)), DIALOGUES
+    )
+    assert (summarizer.recipe.model.window, summarizer.recipe.model.global_tokens) == (8, 1)
+    mine, theirs = (
+        by_path(task.model.weights)["encoder/block_0/self_attention/query/kernel"]
+        for task in (summarizer, zoo.load(base))
+    )
+    np.testing.assert_array_equal(np.array(mine), np.array(theirs))
 
 
 def test_what_cannot_be_a_base_is_refused(base, tmp_path):

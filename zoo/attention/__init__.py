@@ -16,7 +16,7 @@ Masks are boolean and broadcast to (B, N, T, S); True means "may look". What lie
                         recurrence.py   Transformer-XL
     what is remembered  cache.py        keys and values of earlier tokens
     the layer           multi_head.py   project -> turn -> cache -> attend -> project
-    long sequences      blockwise.py, local.py, linear.py
+    long sequences      blockwise.py, local.py with leaders.py, linear.py
     to one vector       pooling.py      learned query, gated, shared by several tasks
     several sources     fusion.py
     looking inside      capture.py, explain.py, pruning.py

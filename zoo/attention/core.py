@@ -51,7 +51,7 @@ def attend(
     weights = record(softmax(logits, mask))
     if dropout is not None:
         weights = dropout(weights)
-    return _mix(ops.cast(weights, value.dtype), value)
+    return mix(ops.cast(weights, value.dtype), value)
 
 
 def softmax(logits: KerasTensor, mask: KerasTensor | None) -> KerasTensor:
@@ -62,7 +62,7 @@ def softmax(logits: KerasTensor, mask: KerasTensor | None) -> KerasTensor:
     return ops.where(ops.any(mask, axis=-1, keepdims=True), weights, 0.0)
 
 
-def _mix(weights: KerasTensor, value: KerasTensor) -> KerasTensor:
+def mix(weights: KerasTensor, value: KerasTensor) -> KerasTensor:
     """Sums values (B, S, K, Hv) by weights (B, N, T, S) into (B, T, N, Hv)."""
     num_heads, num_kv_heads = weights.shape[1], value.shape[2]
     if num_kv_heads == num_heads:

@@ -6,6 +6,7 @@ import keras
 from keras import KerasTensor, ops
 
 from zoo.attention.core import attend, check
+from zoo.attention.leaders import Bias, Leaders
 from zoo.attention.multi_head import MultiHeadAttention
 from zoo.attention.scores import Score, scaled_dot
 
@@ -16,49 +17,74 @@ def local_attend(
     value: KerasTensor,
     *,
     window: int,
+    global_tokens: int = 0,
     causal: bool = False,
     segments: KerasTensor | None = None,
     score: Score = scaled_dot,
+    bias: Bias | None = None,
     dropout: Callable[[KerasTensor], KerasTensor] | None = None,
 ) -> KerasTensor:
-    """Computes attend() with masks.sliding_window(T, window), and only that.
+    """Computes attend() with masks.sliding_window(T, window), joined by "or" to masks.global_tokens(), and only that.
 
-    Queries are cut into blocks of `window`; each block sees itself and the block before and behind it, so T * 3 window
-    logits are computed instead of T * T.
+    Queries are cut into blocks of `window`; each block sees itself and the block before and behind it, so
+    T * (3 window + global_tokens) logits are computed instead of T * T. What global tokens see costs T * global_tokens
+    twice.
 
     Args:
         query: (B, T, N, H).
         key: (B, T, K, H); K divides N.
         value: (B, T, K, Hv).
         window: How far a query sees, its own place included.
+        global_tokens: How many tokens at the beginning of each segment see all of it and are seen by all of it.
         causal: Whether keys behind the query's own place are hidden; T * 2 window logits then.
-        segments: Integer (B, T): queries see their own segment only, and segment 0 is padding.
-        score, dropout: As in attend(). A map captured here is (B * blocks, N, window, 2 or 3 window).
+        segments: Integer (B, T): queries see their own segment only, and segment 0 is padding. Segments are texts one
+            behind the other; with global tokens, a number that comes again is another text.
+        score, dropout: As in attend(). A map captured here is (B * blocks, N, window, global_tokens + 2 or 3 window),
+            what global tokens see far away left out.
+        bias: From the places of queries and keys to what is added to the logits; it counts distances only.
 
     Returns:
         (B, T, N, Hv), in value's dtype. A row that may look nowhere is zero.
 
     Raises:
-        ValueError: If shapes do not fit together, or window is not positive.
+        ValueError: If shapes do not fit together, window is not positive, or it is smaller than global_tokens.
 
-    Source: Beltagy et al. 2020, section 3.1.
+    Source: Beltagy et al. 2020, section 3.1; first tokens as global ones: Zaheer et al. 2020, section 2 (BigBird-ITC).
     """
     if window < 1:
         raise ValueError(f"window: {window} places; it is at least 1")
+    if not 0 <= global_tokens <= window:
+        raise ValueError(f"global_tokens: {global_tokens}; it is 0 to {window}, which is the window")
     length = _same_length(query, key, value)
+    window = min(window, length) if isinstance(length, int) else window  # a traced length is no int
     segments = _segments(segments, query)
     neighbours = (-1, 0) if causal else (-1, 0, 1)
-    query, own_segments = (_blocks(x, window, (0,)) for x in (query, segments))
-    key, value, key_segments = (_blocks(x, window, neighbours) for x in (key, value, segments))
+    leaders = Leaders(segments, window, global_tokens) if global_tokens else None
+    queries, own = (blocks(x, window, (0,)) for x in (query, segments))
+    keys, values, others = (blocks(x, window, neighbours) for x in (key, value, segments))
 
     distance = ops.arange(window * len(neighbours))[None, :] - window - ops.arange(window)[:, None]
     near = ops.abs(distance) < window
     if causal:
         near = near & (distance <= 0)
-    y = attend(
-        query, key, value, score=score, mask=_same(own_segments, key_segments) & near[None, None], dropout=dropout
-    )
-    return _unfold(y, segments, length)
+    mask = _same(own, others) & near[None, None]
+    added = None
+    if bias is not None:
+        added = bias(window + ops.arange(window, dtype="int32"), ops.arange(window * len(neighbours), dtype="int32"))
+    if leaders is not None:
+        texts = blocks(leaders.texts, window, (0,))
+        far_keys, far_values, far_mask, far_added = leaders.seen(key, value, texts, bias)
+        keys, values = ops.concatenate([far_keys, keys], axis=1), ops.concatenate([far_values, values], axis=1)
+        mask = ops.concatenate([far_mask, mask], axis=3)
+        if added is not None:
+            added = ops.broadcast_to(added, (*ops.shape(far_added)[:3], ops.shape(added)[3]))
+            added = ops.concatenate([far_added, added], axis=3)
+    y = attend(queries, keys, values, score=score, bias=added, mask=mask, dropout=dropout)
+    y = _unfold(y, segments, length)
+    if leaders is None or causal:
+        return y
+    keys, values = (blocks(x, window, (0,)) for x in (key, value))
+    return leaders.see(query, keys, values, texts, y, score=score, bias=bias, dropout=dropout)
 
 
 def chunked_attend(
@@ -94,7 +120,7 @@ def chunked_attend(
         raise ValueError(f"size: {size} places; it is at least 1")
     length = _same_length(query, key, value)
     segments = _segments(segments, query)
-    query, key, value, own = (_blocks(x, size, (0,)) for x in (query, key, value, segments))
+    query, key, value, own = (blocks(x, size, (0,)) for x in (query, key, value, segments))
     mask = _same(own, own)
     if causal:
         mask = mask & (ops.arange(size)[None, :] <= ops.arange(size)[:, None])[None, None]
@@ -112,11 +138,20 @@ def _segments(segments: KerasTensor | None, query: KerasTensor) -> KerasTensor:
     return ops.ones(ops.shape(query)[:2], "int32") if segments is None else ops.cast(segments, "int32")
 
 
-def _blocks(x: KerasTensor, size: int, neighbours: tuple[int, ...]) -> KerasTensor:
-    """Cuts (B, T, ...) into (B * blocks, neighbours * size, ...), zeros where there is no neighbour."""
+def blocks(x: KerasTensor, size: int, neighbours: tuple[int, ...]) -> KerasTensor:
+    """Cuts a sequence into blocks, and lays beside each the blocks around it.
+
+    Args:
+        x: (B, T, ...).
+        size: Places in a block.
+        neighbours: Which blocks are wanted, in order: (-1, 0) the one before and the block itself.
+
+    Returns:
+        (B * blocks, neighbours * size, ...), zeros where there is no neighbour.
+    """
     batch, length, *rest = ops.shape(x)
     count = -(-length // size)
-    before, behind = -neighbours[0], neighbours[-1]
+    before, behind = -neighbours[0], max(0, neighbours[-1])
     x = ops.pad(x, [(0, 0), (before * size, (count + behind) * size - length)] + [(0, 0)] * len(rest))
     x = ops.reshape(x, (batch, before + count + behind, size, *rest))
     x = ops.concatenate([x[:, i : i + count] for i in range(len(neighbours))], axis=2)
@@ -136,11 +171,9 @@ def _unfold(y: KerasTensor, segments: KerasTensor, length: int) -> KerasTensor:
 
 
 class _Windowed(MultiHeadAttention):
-    """MultiHeadAttention over neighbourhoods: rotary positions fit, a bias over all distances does not."""
+    """MultiHeadAttention over neighbourhoods."""
 
     def __init__(self, num_heads: int, head_dim: int, causal: bool = False, **kwargs):
-        if kwargs.get("bias") is not None:
-            raise ValueError(f"bias: {type(self).__name__} takes none; use rotary positions")
         super().__init__(num_heads, head_dim, **kwargs)
         self.causal = causal
 
@@ -157,6 +190,9 @@ class _Windowed(MultiHeadAttention):
     ) -> KerasTensor:
         return super().call(x, attention_mask=segments, positions=positions, training=training)
 
+    def _bias(self, positions, key_positions, key) -> None:
+        """Leaves the bias to local_attend(): one over all distances is just what is avoided."""
+
     def get_config(self) -> dict:
         return {**super().get_config(), "causal": self.causal}
 
@@ -170,7 +206,8 @@ class LocalAttention(_Windowed):
         head_dim: H.
         window: How far a place sees, itself included.
         causal: Whether it sees only what comes before it.
-        **kwargs: MultiHeadAttention's, without bias.
+        global_tokens: How many tokens at the beginning of each segment see all of it and are seen by all of it.
+        **kwargs: MultiHeadAttention's; a bias is one of distances, such as RelativeBias, whatever the positions.
 
     Call args:
         x: (B, T, D).
@@ -183,9 +220,12 @@ class LocalAttention(_Windowed):
     Source: Beltagy et al. 2020, section 3.1.
     """
 
-    def __init__(self, num_heads: int, head_dim: int, window: int, causal: bool = False, **kwargs):
+    def __init__(
+        self, num_heads: int, head_dim: int, window: int, causal: bool = False, global_tokens: int = 0, **kwargs
+    ):
         super().__init__(num_heads, head_dim, causal, **kwargs)
         self.window = window
+        self.global_tokens = global_tokens
 
     def attend(self, query, key, value, *, mask, bias, training):
         return local_attend(
@@ -193,14 +233,16 @@ class LocalAttention(_Windowed):
             key,
             value,
             window=self.window,
+            global_tokens=self.global_tokens,
             causal=self.causal,
             segments=mask,
             score=self.score,
+            bias=self.bias,
             dropout=self._dropout(training),
         )
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "window": self.window}
+        return {**super().get_config(), "window": self.window, "global_tokens": self.global_tokens}
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -222,6 +264,8 @@ class ChunkedAttention(_Windowed):
     """
 
     def __init__(self, num_heads: int, head_dim: int, size: int, causal: bool = False, **kwargs):
+        if kwargs.get("bias") is not None:
+            raise ValueError(f"bias: {type(self).__name__} takes none; use rotary positions")
         super().__init__(num_heads, head_dim, causal, **kwargs)
         self.size = size
 

@@ -13,6 +13,37 @@ import keras
 from keras import KerasTensor, ops
 
 
+def text_starts(segments: KerasTensor) -> KerasTensor:
+    """Finds where each place's text begins, in a row that holds several.
+
+    Args:
+        segments: Integer segment numbers, (B, T); a text is a run of one number.
+
+    Returns:
+        int32 (B, T), the place of the first of each run.
+    """
+    places = ops.broadcast_to(ops.arange(ops.shape(segments)[1], dtype="int32"), ops.shape(segments))
+    before = ops.concatenate([segments[:, :1], segments[:, :-1]], axis=1)
+    runs = ops.cumsum(ops.cast(ops.not_equal(segments, before), "int32"), axis=1)
+    return least_of_group(places, runs)
+
+
+def least_of_group(values: KerasTensor, groups: KerasTensor) -> KerasTensor:
+    """Finds the least value of each place's group, at a cost that is linear in T.
+
+    Args:
+        values: int32 (B, T).
+        groups: int32 (B, T), numbers from 0 to T.
+
+    Returns:
+        int32 (B, T).
+    """
+    batch, length = ops.shape(values)
+    numbers = groups + (length + 1) * ops.arange(batch, dtype="int32")[:, None]
+    least = -ops.segment_max(-ops.reshape(values, (-1,)), ops.reshape(numbers, (-1,)), batch * (length + 1))
+    return ops.take(least, numbers)
+
+
 def sinusoidal(positions: KerasTensor, width: int, inclusive: bool = True) -> KerasTensor:
     """Encodes positions as sines (first half) and cosines (second half) of geometric wavelengths.
 

@@ -1,6 +1,7 @@
 """From sources to hypotheses: fixed shapes in, one XLA program a shape, order kept."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
@@ -15,6 +16,8 @@ from zoo.models.generative import Generative
 
 # Programs are compiled for these many sources at a time; a smaller batch is filled up with empty sources.
 BATCH_SIZES = (1, 8, 32)
+# Of longer sources there are fewer at a time, so that a batch has no more places than this.
+BATCH_PLACES = 32 * 512
 
 
 class Hypothesis(NamedTuple):
@@ -67,11 +70,21 @@ class Generator:
         self._check(sources, beginnings)
         results: list[list[Hypothesis]] = [[] for _ in sources]
         order = sorted(range(len(sources)), key=lambda i: length_of(sources[i]))
-        for start in range(0, len(order), BATCH_SIZES[-1]):
-            batch = order[start : start + BATCH_SIZES[-1]]
+        while order:
+            size = self._batch_size(sources, order)
+            batch, order = order[:size], order[size:]
             for i, hypotheses in zip(batch, self._run(sources, beginnings, batch, config)):
                 results[i] = hypotheses
         return results
+
+    def _batch_size(self, sources: Sequence[Source], order: list[int]) -> int:
+        """Returns how many of the first sources, which are the shortest, make a batch."""
+        special, longest = self.model.special_tokens, self.model.config.max_length
+        for size, larger in itertools.pairwise(BATCH_SIZES):
+            places = bucket([sources[i] for i in order[:larger]], special, longest)
+            if larger * places > BATCH_PLACES or len(order) <= size:
+                return size
+        return larger
 
     def _check(self, sources: Sequence[Source], beginnings: Sequence[Sequence[int]] | None) -> None:
         special, longest = self.model.special_tokens, self.model.config.max_length

@@ -3,6 +3,7 @@
 from zoo.layers.copying import PointerGenerator, PointingDecoder
 from zoo.layers.embedding import LogitBias, TokenEmbedding
 from zoo.layers.feedforward import FeedForward, gelu_tanh, get_activation
+from zoo.layers.long import LocalEncoder, LocalEncoderBlock, RecurrentEncoder, RecurrentEncoderBlock
 from zoo.layers.packing import PackedMask, Segments
 from zoo.layers.pooling import KeyMask, MeanPooling
 from zoo.layers.transformer import BlockCache, Decoder, DecoderBlock, Encoder, EncoderBlock
@@ -26,12 +27,16 @@ __all__ = [
     "FeedForward",
     "GridPositions",
     "KeyMask",
+    "LocalEncoder",
+    "LocalEncoderBlock",
     "LogitBias",
     "MeanPooling",
     "PackedMask",
     "PatchEmbedding",
     "PointerGenerator",
     "PointingDecoder",
+    "RecurrentEncoder",
+    "RecurrentEncoderBlock",
     "Segments",
     "SinusoidalGrid",
     "StoredNormalization",

@@ -4,6 +4,7 @@ import keras
 from keras import KerasTensor, ops
 
 from zoo.attention import masks
+from zoo.attention.positions import least_of_group
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -47,9 +48,8 @@ class Segments(keras.layers.Layer):
             segments = 1 + ops.cumsum(ends, axis=1) - ends
         if self.pad is not None:
             segments = ops.where(ops.equal(ids, self.pad), 0, segments)
-        same = ops.equal(segments[:, :, None], segments[:, None, :])
-        up_to_here = same & masks.causal(ops.shape(ids)[1])[0]
-        places = ops.sum(ops.cast(up_to_here, "int32"), axis=-1) - 1
+        counts = ops.cumsum(ops.cast(segments > 0, "int32"), axis=1)
+        places = counts - least_of_group(counts, segments)
         # Padding may be longer than any text: counted on, it would leave the range of learned positions.
         return segments, ops.where(segments > 0, places, 0)
 

@@ -1,6 +1,6 @@
 """Encoder and decoder blocks of a transformer, and stacks of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -86,19 +86,30 @@ class Block(keras.layers.Layer):
         norm = keras.layers.RMSNormalization if self.sizes["norm"] == "rms" else keras.layers.LayerNormalization
         return norm(epsilon=self.sizes["epsilon"], name=name, dtype=self.dtype_policy)
 
-    def _attention(self, width: int, name: str, bias: keras.layers.Layer | None = None) -> MultiHeadAttention:
+    def _head_dim(self, width: int) -> int:
         num_heads, head_dim = self.sizes["num_heads"], self.sizes["head_dim"]
         if head_dim is None and width % num_heads:
             raise ValueError(f"num_heads: {num_heads} does not divide the model width {width}")
-        return MultiHeadAttention(
-            num_heads,
-            head_dim or width // num_heads,
+        return head_dim or width // num_heads
+
+    def _attention(
+        self,
+        width: int,
+        name: str,
+        bias: keras.layers.Layer | None = None,
+        kind: type[MultiHeadAttention] = MultiHeadAttention,
+        **sizes,
+    ) -> MultiHeadAttention:
+        return kind(
+            self.sizes["num_heads"],
+            self._head_dim(width),
             score=self.sizes["score"],
             bias=bias,
             dropout=self.sizes["attention_dropout"],
             use_bias=self.sizes["use_bias"],
             name=name,
             dtype=self.dtype_policy,
+            **sizes,
         )
 
     def _residual(self, x: KerasTensor, norm, sublayer, training: bool | None) -> KerasTensor:
@@ -129,10 +140,14 @@ class EncoderBlock(Block):
     """
 
     def build(self, x_shape):
-        self.self_attention = self._attention(x_shape[-1], "self_attention", self.bias)
+        self.self_attention = self._self_attention(x_shape[-1])
         self.self_attention_norm = self._norm("self_attention_norm")
         for layer in (self.self_attention, self.self_attention_norm, self.feedforward, self.feedforward_norm):
             layer.build(x_shape)
+
+    def _self_attention(self, width: int) -> Any:
+        """Makes the attention; what encoders of long texts replace."""
+        return self._attention(width, "self_attention", self.bias)
 
     def call(
         self, x: KerasTensor, attention_mask: KerasTensor | None = None, training: bool | None = None
@@ -140,6 +155,9 @@ class EncoderBlock(Block):
         def attend_to_self(x):
             return self.self_attention(x, attention_mask=attention_mask, training=training)
 
+        return self._sublayers(x, attend_to_self, training)
+
+    def _sublayers(self, x: KerasTensor, attend_to_self: Callable, training: bool | None) -> KerasTensor:
         def feed_forward(x):
             return self.feedforward(x, training=training)
 
@@ -261,7 +279,7 @@ class Encoder(Stack):
         (B, T, D).
     """
 
-    block_class = EncoderBlock
+    block_class: type[EncoderBlock] = EncoderBlock
 
     def build(self, x_shape):
         self._build(x_shape)

@@ -9,8 +9,20 @@ from keras import KerasTensor
 
 from zoo.attention import AttentionPooling, Dropout, GatedAttentionPooling, Learned, Sinusoidal, TaskAttention
 from zoo.config import Config, ConfigError
-from zoo.layers import Encoder, KeyMask, MeanPooling, TokenEmbedding
+from zoo.layers import Encoder, KeyMask, LocalEncoder, MeanPooling, TokenEmbedding
 from zoo.models.functional import Functional
+
+
+def check_window(window: int | None, global_tokens: int) -> None:
+    """Refuses what is no window, and global tokens that reach beyond it.
+
+    Raises:
+        ConfigError: Where they do not fit together.
+    """
+    if window is not None and window < 1:
+        raise ConfigError(f"window: {window}; it is at least 1, or null for none")
+    if not 0 <= global_tokens <= (window or 0):
+        raise ConfigError(f"global_tokens: {global_tokens} with window {window}; it is 0 up to the window")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +41,9 @@ class EncoderConfig(Config):
         epsilon: Added to the variance in each normalization.
         positions: "sinusoidal", any length; or "learned", up to max_length.
         max_length: Tokens in the longest text, special tokens included.
+        window: How far a token sees, itself included; None for all of the text. With a window, cost and memory grow
+            with the length only.
+        global_tokens: With a window, how many tokens at the beginning of a text see all of it and are seen by all.
         num_segments: Kinds of segments, such as question and passage, that have an embedding; 0 for none.
         embedding_width: Of the token, position and segment embeddings where they are not D wide.
         embedding_norm: Whether embeddings are normalized; their tokens are not scaled by sqrt(D) then.
@@ -48,6 +63,8 @@ class EncoderConfig(Config):
     epsilon: float = 1e-6
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
     max_length: int = 256
+    window: int | None = None
+    global_tokens: int = 0
     num_segments: int = 0
     embedding_width: int | None = None
     embedding_norm: bool = False
@@ -60,6 +77,7 @@ class EncoderConfig(Config):
         super().__post_init__()
         if self.width % self.num_heads:
             raise ConfigError(f"num_heads: {self.num_heads} does not divide width {self.width}")
+        check_window(self.window, self.global_tokens)
 
     @property
     def block(self) -> dict:
@@ -160,6 +178,9 @@ def encoder(config: EncoderHeadsConfig, name: str = "encoder") -> EncoderModel:
     key_mask = KeyMask(sizes.pad, name="key_mask")
     dropout = Dropout(sizes.dropout, name="dropout")
     stack = Encoder(sizes.num_layers, sizes.block, name="encoder")
+    if sizes.window is not None:
+        local = sizes.block | {"window": sizes.window, "global_tokens": sizes.global_tokens}
+        stack = LocalEncoder(sizes.num_layers, local, name="encoder")
 
     # === Functional model ===
     tokens = keras.Input((None,), dtype="int32", name="tokens")
@@ -175,7 +196,7 @@ def encoder(config: EncoderHeadsConfig, name: str = "encoder") -> EncoderModel:
     if width != sizes.width:
         x = keras.layers.Dense(sizes.width, name="embedding_projection")(x)
     seen = key_mask(tokens)
-    features = stack(x, seen[:, None, None, :])
+    features = stack(x, seen if sizes.window is not None else seen[:, None, None, :])
     outputs = _heads(config, features, seen) if config.heads else features
     return EncoderModel(inputs=inputs, outputs=outputs, name=name, config=config)
 

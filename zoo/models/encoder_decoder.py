@@ -13,13 +13,16 @@ from zoo.layers import (
     BlockCache,
     Decoder,
     Encoder,
+    LocalEncoder,
     LogitBias,
     PackedMask,
     PointerGenerator,
     PointingDecoder,
+    RecurrentEncoder,
     Segments,
     TokenEmbedding,
 )
+from zoo.models.encoder import check_window
 from zoo.models.generative import Generative, SpecialTokens
 
 PAD, START, END = 0, 1, 2
@@ -58,6 +61,13 @@ class EncoderDecoderConfig(Config):
         special_tokens: Tokens that are no words.
         dropout: Of embeddings and sublayer outputs.
         attention_dropout, feedforward_dropout: Of attention weights, and of the feed-forward networks' hidden layer.
+        window: How far a token of the source sees, itself included; None for all of it. With a window, cost and memory
+            of the encoder grow with the length only.
+        global_tokens: With a window, how many tokens at the beginning of a source see all of it and are seen by all.
+        chunk: Tokens in a chunk of the source, which is then encoded chunk by chunk; None for no chunks. Each sees
+            itself and remembers those before it, so that a source may be longer than any that was trained on. Positions
+            are Transformer-XL's then, in place of the source's other ones.
+        chunk_memory: How many chunks before its own one a token of the source sees.
         copying: Whether tokens of the source can be copied. Instead of logits the model then gives log-probabilities,
             which are logits as good as any: see PointerGenerator.
     """
@@ -93,6 +103,10 @@ class EncoderDecoderConfig(Config):
     dropout: float = 0.1
     attention_dropout: float = 0.0
     feedforward_dropout: float = 0.0
+    window: int | None = None
+    global_tokens: int = 0
+    chunk: int | None = None
+    chunk_memory: int = 1
     copying: bool = False
 
     def __post_init__(self):
@@ -101,6 +115,16 @@ class EncoderDecoderConfig(Config):
             heads = getattr(self, name)
             if self.head_dim is None and heads is not None and self.width % heads:
                 raise ConfigError(f"{name}: {heads} does not divide width {self.width}")
+        check_window(self.window, self.global_tokens)
+        if self.chunk is not None and (self.chunk < 1 or self.chunk_memory < 0):
+            raise ConfigError(
+                f"chunk, chunk_memory: {self.chunk}, {self.chunk_memory}; at least 1 token, and 0 for no memory"
+            )
+        if self.chunk is not None and (self.window is not None or self.score != "scaled_dot"):
+            raise ConfigError(
+                f"chunk: {self.chunk}, with window {self.window} and score {self.score!r}; chunks take no window, and "
+                "'scaled_dot'"
+            )
         if self.copying and self.target_vocabulary_size is not None:
             raise ConfigError(
                 f"target_vocabulary_size: {self.target_vocabulary_size}; with copying, source and target share one "
@@ -108,6 +132,11 @@ class EncoderDecoderConfig(Config):
             )
         if self.copying and not self.num_decoder_layers:
             raise ConfigError("num_decoder_layers: 0; with copying it is at least 1, which looks at the source")
+
+    @property
+    def reads_in_parts(self) -> bool:
+        """Whether the encoder reads windows or chunks."""
+        return self.window is not None or self.chunk is not None
 
     @property
     def block(self) -> dict:
@@ -156,7 +185,8 @@ def encoder_decoder(config: EncoderDecoderConfig, name: str = "encoder_decoder")
         A model from {"source": int (B, S), "target": int (B, T)} to logits (B, T, V).
 
     Source: Vaswani et al. 2017; tied embeddings: Press & Wolf 2017; copying: See et al. 2017, section 2.2; relative
-        positions: Raffel et al. 2020, section 2.1; normalized embeddings: Lewis et al. 2020.
+        positions: Raffel et al. 2020, section 2.1; normalized embeddings: Lewis et al. 2020; windows: Beltagy et al.
+        2020, section 3.1; chunks with a memory: Dai et al. 2019.
     """
     # === Layers ===
     special = config.special_tokens
@@ -175,10 +205,10 @@ def encoder_decoder(config: EncoderDecoderConfig, name: str = "encoder_decoder")
     # Where padding looks like the start, each place of it counts as a text of its own, which nothing sees.
     padding = None if special.pad == special.start else special.pad
     target_texts = Segments(start=special.start, pad=padding, name="target_texts")
-    encoder_mask = PackedMask(name="encoder_mask")
     decoder_mask = PackedMask(causal=True, name="decoder_mask")
     memory_mask = PackedMask(name="memory_mask")
-    encoder = Encoder(config.num_encoder_layers, _with_bias(config, config.block, True), name="encoder")
+    encoder_mask = None if config.reads_in_parts else PackedMask(name="encoder_mask")
+    encoder = _encoder(config)
     decoder_class = PointingDecoder if config.copying else Decoder
     decoder = decoder_class(config.num_decoder_layers, _with_bias(config, config.decoder_block, False), name="decoder")
     copy_context = keras.layers.Dense(1, use_bias=False, name="copy_context") if config.copying else None
@@ -192,7 +222,8 @@ def encoder_decoder(config: EncoderDecoderConfig, name: str = "encoder_decoder")
     def encode(source: KerasTensor, training: bool | None = None) -> tuple[KerasTensor, Any]:
         segments, places = source_texts(source)
         x = source_dropout(source_positions(source_embedding(source), places), training=training)
-        memory = encoder(x, encoder_mask(segments, segments), training=training)
+        seen = segments if encoder_mask is None else encoder_mask(segments, segments)
+        memory = encoder(x, seen, training=training)
         return memory, segments if copy_context is None else (segments, source, copy_context(memory)[:, :, 0])
 
     def decode(
@@ -242,6 +273,18 @@ def encoder_decoder(config: EncoderDecoderConfig, name: str = "encoder_decoder")
     )
 
 
+def _encoder(config: EncoderDecoderConfig) -> Encoder:
+    """Makes the encoder's stack: those of long sources take segments, which others take as a mask."""
+    layers = config.num_encoder_layers
+    if config.chunk is not None:
+        return RecurrentEncoder(layers, config.block, config.chunk, config.chunk_memory, name="encoder")
+    block = _with_bias(config, config.block, True)
+    if config.window is not None:
+        block |= {"window": config.window, "global_tokens": config.global_tokens}
+        return LocalEncoder(layers, block, name="encoder")
+    return Encoder(layers, block, name="encoder")
+
+
 def _with_bias(config: EncoderDecoderConfig, block: dict, bidirectional: bool) -> dict:
     """Adds the bias of relative positions, where there are any, to a block's arguments."""
     if config.positions != "relative":
@@ -256,10 +299,12 @@ class _Positions:
     def __init__(self, config: EncoderDecoderConfig, side: str):
         self.first = config.first_position
         self.layer: keras.layers.Layer | None = None
-        if config.positions == "learned":
+        # Chunks count in their attention.
+        positions = "relative" if side == "source" and config.chunk is not None else config.positions
+        if positions == "learned":
             self.layer = Learned(config.max_length + self.first, name=f"{side}_positions")
-        elif config.positions != "relative":
-            self.layer = Sinusoidal(config.positions == "sinusoidal", name=f"{side}_positions")
+        elif positions != "relative":
+            self.layer = Sinusoidal(positions == "sinusoidal", name=f"{side}_positions")
         self.norm: keras.layers.Layer | None = None
         if config.embedding_norm:
             self.norm = keras.layers.LayerNormalization(epsilon=config.epsilon, name=f"{side}_embedding_norm")

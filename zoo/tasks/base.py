@@ -101,7 +101,7 @@ class Base:
 
     def model(self, wanted: EncoderDecoderConfig) -> EncoderDecoderConfig:
         """Returns the base's sizes, with what weights do not depend on, and the copying head, as wanted."""
-        free = ["dropout", "attention_dropout", "feedforward_dropout", "copying"]
+        free = ["dropout", "attention_dropout", "feedforward_dropout", "copying", "window", "global_tokens"]
         free += ["max_length"] if self.sizes.positions == "sinusoidal" else []
         return dataclasses.replace(self.sizes, **{name: getattr(wanted, name) for name in free})
 

@@ -51,8 +51,8 @@ class SummarizationRecipe(TextToTextRecipe):
 
     Args:
         base: A preset or a run's folder - a denoiser's, for example - or a model of the hub, "hf://owner/name", whose
-            vocabulary, sizes and weights the model begins with; from `model` come dropout, copying and max_length
-            alone, for a model of the hub dropout alone. None begins from nothing.
+            vocabulary, sizes and weights the model begins with; from `model` come dropout, copying, window,
+            global_tokens and max_length alone, for a model of the hub dropout alone. None begins from nothing.
         lengths: Most words of a summary in each class of lengths but the last, rising. Half of the time in training
             the model is told the class of the summary it shall write, so that it can be asked for one; () for no
             classes.

@@ -61,6 +61,10 @@ class TextToTextRecipe(TaskRecipe):
                 f"batching.buckets: texts of up to {longest} tokens, and model.max_length {self.model.max_length} "
                 "learned positions; make the buckets smaller or max_length larger"
             )
+        if self.model.chunk is not None and self.batching.pack:
+            raise ConfigError(
+                "batching.pack: true, and model.chunk cuts rows, not the texts packed into them; set it to false"
+            )
         if self.coverage < 0 or (self.coverage and not self.model.num_decoder_layers):
             raise ConfigError(f"coverage: {self.coverage}; it is 0, or above 0 with at least one decoder layer")
 
@@ -179,7 +183,8 @@ class TextToText(Task[Recipe]):
             target: A target; what the task makes of the source where None.
 
         Returns:
-            The maps by layer path, with the tokens of both sides.
+            The maps by layer path, with the tokens of both sides. Those of an encoder that reads windows or chunks are
+            left out: they are no maps of the whole source.
         """
         (source,) = self.encode_inputs([text])
         (written,) = self.target_tokenizer.encode([self(text, n_best=1) if target is None else target])
@@ -191,7 +196,11 @@ class TextToText(Task[Recipe]):
         return AttentionMaps(
             self.source_tokenizer.tokens(read),
             self.target_tokenizer.tokens(written),
-            {path: keras.ops.convert_to_numpy(weights)[0] for path, weights in maps.items()},
+            {
+                path: keras.ops.convert_to_numpy(weights)[0]
+                for path, weights in maps.items()
+                if not (path.startswith("encoder/") and self.recipe.model.reads_in_parts)
+            },
         )
 
     # === Training ===
