@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from zoo.attention import capture
-from zoo.layers import Decoder, Encoder
+from zoo.layers import Decoder, Encoder, LocalEncoder, RecurrentEncoder
 from zoo.layers.recompute import recomputing
 
 BLOCK = {"num_heads": 2, "feedforward_dim": 12}
@@ -101,3 +101,20 @@ def test_only_what_is_trained_is_computed_again(rng, computed):
     with recomputing():
         encoder(inputs(rng, 2, 5, 8), training=False)
     assert len(computed) == 2
+
+
+@pytest.mark.parametrize("kind", ["windows", "chunks"])
+def test_encoders_of_long_texts_do_it_too(kind, rng, scramble, gradients):
+    x, segments = inputs(rng, 2, 7, 8), ops.convert_to_tensor([[1] * 7, [1] * 5 + [0] * 2])
+    if kind == "windows":
+        encoder = LocalEncoder(2, BLOCK | {"window": 2, "global_tokens": 1})
+    else:
+        encoder = RecurrentEncoder(2, BLOCK, chunk=3)
+    encoder(x, segments)
+    scramble(encoder)
+    found = []
+    for on in (False, True):
+        with recomputing(on):
+            found += gradients(lambda x: encoder(x, segments, training=True)[:, :5] ** 2, x)
+    assert np.abs(found[0]).max() > 0.1
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-5)

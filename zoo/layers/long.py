@@ -5,6 +5,7 @@ from keras import KerasTensor, ops
 
 from zoo.attention import LocalAttention, RelativeAttention, masks
 from zoo.attention.local import blocks
+from zoo.layers.recompute import run_block
 from zoo.layers.transformer import Encoder, EncoderBlock
 
 
@@ -62,7 +63,9 @@ class LocalEncoder(Encoder):
     block_class = LocalEncoderBlock
 
     def call(self, x: KerasTensor, segments: KerasTensor | None = None, training: bool | None = None) -> KerasTensor:
-        return super().call(x, segments, training=training)
+        for block in self.blocks:
+            x = run_block(block, x, segments=segments, training=training)
+        return x if self.final_norm is None else self.final_norm(x)
 
 
 @keras.saving.register_keras_serializable("zoo")
@@ -146,7 +149,7 @@ class RecurrentEncoder(Encoder):
         x = blocks(x, size, (0,))
         for block in self.blocks:
             memory = blocks(ops.reshape(x, (batch, -1, width)), size, earlier) if earlier else None
-            x = block(x, memory, mask, training=training)
+            x = run_block(block, x, memory, attention_mask=mask, training=training)
         x = ops.reshape(x, (batch, -1, width))[:, :length]
         return x if self.final_norm is None else self.final_norm(x)
 
