@@ -9,12 +9,14 @@ from PIL import Image
 
 import zoo
 from zoo.config import ConfigError
+from zoo.data.augmentation import AugmentationConfig
 from zoo.data.caption_batches import CaptionBatchingConfig
 from zoo.data.images import ImageConfig, ImageError
 from zoo.generation import GenerationConfig
 from zoo.models.vision_encoder import VisionEncoderConfig, ViTConfig
 from zoo.models.vision_encoder_decoder import VisionEncoderDecoderConfig
 from zoo.tasks.captioning import Captioning, CaptioningRecipe, plain
+from zoo.tasks.reward import RewardConfig
 from zoo.training import OptimizerConfig, TrainingConfig
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
@@ -138,6 +140,9 @@ def test_what_is_no_image_is_named(trained, tmp_path):
 def test_recipes_that_contradict_themselves_are_refused():
     with pytest.raises(ConfigError, match=r"images\.size: \[32, 32\]; vision\.image_size is \[224, 224\]"):
         dataclasses.replace(RECIPE, vision=VisionEncoderConfig())
+    for resting in ({"trained": "none"}, {"trained": "top", "reward": RewardConfig()}):
+        with pytest.raises(ConfigError, match="augmentation: .* unchanged images"):
+            dataclasses.replace(RECIPE, augmentation=AugmentationConfig(), **resting)
     vit = dataclasses.replace(RECIPE.vision.vit, class_token=True)
     with_class_token = dataclasses.replace(RECIPE, vision=dataclasses.replace(RECIPE.vision, vit=vit))
     with pytest.raises(ConfigError, match="class_token"):

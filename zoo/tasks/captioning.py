@@ -75,8 +75,8 @@ class CaptioningRecipe(CaptionerRecipe):
             )
         if self.vision.pooling != "none":
             raise ConfigError(f"vision.pooling: {self.vision.pooling!r}; captions are written from a grid: 'none'")
-        if self.trained == "none" and self.augmentation is not None:
-            raise ConfigError("augmentation: features that are kept are of unchanged images; leave it out, or train")
+        if self.keeps_features and self.augmentation is not None:
+            raise ConfigError("augmentation: features that are kept are of unchanged images; set it to null, or train")
 
     @property
     def keeps_features(self) -> bool:
