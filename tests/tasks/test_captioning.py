@@ -141,7 +141,7 @@ def test_recipes_that_contradict_themselves_are_refused():
     with pytest.raises(ConfigError, match=r"images\.size: \[32, 32\]; vision\.image_size is \[224, 224\]"):
         dataclasses.replace(RECIPE, vision=VisionEncoderConfig())
     for resting in ({"trained": "none"}, {"trained": "top", "reward": RewardConfig()}):
-        with pytest.raises(ConfigError, match="augmentation: .* unchanged images"):
+        with pytest.raises(ConfigError, match=r"augmentation: .* unchanged images"):
             dataclasses.replace(RECIPE, augmentation=AugmentationConfig(), **resting)
     vit = dataclasses.replace(RECIPE.vision.vit, class_token=True)
     with_class_token = dataclasses.replace(RECIPE, vision=dataclasses.replace(RECIPE.vision, vit=vit))
