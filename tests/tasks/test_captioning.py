@@ -9,6 +9,7 @@ from PIL import Image
 
 import zoo
 from zoo.config import ConfigError
+from zoo.data.augmentation import AugmentationConfig
 from zoo.data.caption_batches import CaptionBatchingConfig
 from zoo.data.images import ImageConfig, ImageError
 from zoo.generation import GenerationConfig
@@ -124,6 +125,16 @@ def test_features_are_kept_where_the_encoder_is_frozen(tmp_path, monkeypatch):
     for weight, old in zip(task.vision.weights, before):
         np.testing.assert_array_equal(np.array(weight), old)
     assert task.score_while_training(EXAMPLES) == pytest.approx(task.evaluate(EXAMPLES, beams=1), abs=0.5)
+
+
+def test_features_of_changed_images_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    recipe = dataclasses.replace(RECIPE, trained="none", augmentation=AugmentationConfig(crop=0.3))
+    task = Captioning.from_examples(recipe, EXAMPLES)
+    first, again, later = (next(iter(task.batches(EXAMPLES).epoch(epoch)))["features"] for epoch in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(later - first).max() > 0.1
+    assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_what_is_no_image_is_named(trained, tmp_path):

@@ -40,10 +40,11 @@ class CaptioningRecipe(CaptionerRecipe):
         vision: What sees the images.
         weights: Its pretrained weights: "imagenet", or a file; none where None.
         images: How images are prepared; the size is vision's.
-        trained: Which part of the vision encoder learns with the text: "none", and its features are computed once and
-            kept on disk; "top", the last blocks; or "all". With a reward nothing of it learns any more.
+        trained: Which part of the vision encoder learns with the text: "none"; "top", the last blocks; or "all". With a
+            reward nothing of it learns any more.
+        augmentation: How images are changed in training. With None, and a vision encoder that does not learn, its
+            features are computed once and kept on disk.
         mirrored: Whether half of the images are mirrored, where features are kept and no caption tells left from right.
-        augmentation: How images are changed, where the vision encoder learns.
         model: The text's side. A vocabulary_size of 0 is as many tokens as the corpus allows, up to 8,000; grid and
             feature_width follow from vision.
         batching: How images and captions are laid out in batches.
@@ -60,8 +61,8 @@ class CaptioningRecipe(CaptionerRecipe):
     weights: str | None = None
     images: ImageConfig = ImageConfig(size=(64, 64))
     trained: Literal["none", "top", "all"] = "all"
-    mirrored: bool = True
     augmentation: AugmentationConfig | None = None
+    mirrored: bool = True
     model: VisionEncoderDecoderConfig = VisionEncoderDecoderConfig(vocabulary_size=0, width=96, num_heads=4)
     batching: CaptionBatchingConfig = CaptionBatchingConfig()
     reward: RewardConfig | None = None
@@ -76,12 +77,10 @@ class CaptioningRecipe(CaptionerRecipe):
             )
         if self.vision.pooling != "none":
             raise ConfigError(f"vision.pooling: {self.vision.pooling!r}; captions are written from a grid: 'none'")
-        if self.trained == "none" and self.augmentation is not None:
-            raise ConfigError("augmentation: features that are kept are of unchanged images; leave it out, or train")
 
     @property
-    def keeps_features(self) -> bool:
-        """Whether the vision encoder stays as it is, so that every image is seen once."""
+    def vision_rests(self) -> bool:
+        """Whether the vision encoder stays as it is while the model learns."""
         return self.trained == "none" or self.reward is not None
 
 
@@ -158,13 +157,17 @@ class Captioning(Captioner[CaptioningRecipe]):
 
     def _caption_batches(self, examples: Sequence[Mapping[str, Any]], seed: int) -> CaptionBatches:
         captions = [self.tokenizer.encode([plain(text) for text in example["captions"]]) for example in examples]
-        if self.recipe.keeps_features:
-            return CaptionBatches(captions, self._kept_features(examples, seed), self.recipe.batching, seed=seed)
 
         def images(numbers: Sequence[int], epoch: int) -> np.ndarray:
             return np.stack([self._training_image(examples[i], (seed, epoch, i)) for i in numbers])
 
-        return CaptionBatches(captions, images, self.recipe.batching, name="images", seed=seed)
+        def features(numbers: Sequence[int], epoch: int) -> np.ndarray:
+            return np.asarray(self.vision.predict_on_batch(images(numbers, epoch)))
+
+        if not self.recipe.vision_rests:
+            return CaptionBatches(captions, images, self.recipe.batching, name="images", seed=seed)
+        found = self._kept_features(examples, seed) if self.recipe.augmentation is None else features
+        return CaptionBatches(captions, found, self.recipe.batching, seed=seed)
 
     def _kept(self, examples: Sequence[Mapping[str, Any]], mirrored: bool = False) -> np.ndarray:
         """Computes features of all images, or finds them where they were computed before."""
@@ -198,7 +201,7 @@ class Captioning(Captioner[CaptioningRecipe]):
             decode(example["image"], example["name"])
 
     def score_while_training(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        if self.recipe.keeps_features:
+        if self.recipe.vision_rests:
             features = self._kept(examples)
             chunks = (features[start : start + CHUNK] for start in range(0, len(features), CHUNK))
             captions = self._write(chunks, beams=1, n_best=1)
@@ -216,7 +219,7 @@ class Captioning(Captioner[CaptioningRecipe]):
 
     @property
     def trained_model(self) -> keras.Model:
-        return self.model if self.recipe.keeps_features else self.joint_model
+        return self.model if self.recipe.vision_rests else self.joint_model
 
     @property
     def saved_weights(self) -> dict[str, keras.Variable]:

@@ -27,7 +27,7 @@ def publish(run: Path, folder: Path) -> dict[str, Any]:
     What people wrote into the folder's preset.json is kept: title, command, machine, data, licence, limits, demo,
     "splits", which names what is scored, "headline", the metric that stands for the preset, "scoring", what is to be
     known of the scores, "recipe_changes", fields of the recipe that were chosen on the dev examples after training
-    (such as "generation"), and "minutes" where the run's own count is wrong; all else is measured here.
+    (such as "generation"), and "steps" and "minutes" where the run counts not all of them; all else is measured here.
 
     Args:
         run: A folder that `zoo train --out` wrote.
@@ -52,7 +52,7 @@ def publish(run: Path, folder: Path) -> dict[str, Any]:
         "parameters": task.model.count_params(),
         "saved_parameters": sum(math.prod(weight.shape) for weight in task.saved_weights.values()),
         "seed": task.recipe.training.seed,
-        "steps": position["step"],
+        "steps": written.get("steps", position["step"]),
         "minutes": written.get("minutes", round(position["seconds"] / 60)),
     }
     scores: dict[str, dict[str, float]] = {}
