@@ -142,6 +142,8 @@ def test_what_is_no_image_is_named(trained, tmp_path):
     (tmp_path / "text.jpg").write_text("not an image")
     with pytest.raises(ImageError, match=r"text\.jpg"):
         task.check(str(tmp_path / "text.jpg"))
+    with pytest.raises(ImageError, match=r"text\.jpg"):
+        task([picture("red", "top"), tmp_path / "text.jpg"])
     with pytest.raises(ImageError, match="input 2"):
         task([picture("red", "top"), b"nothing"])
 

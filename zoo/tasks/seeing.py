@@ -1,6 +1,7 @@
 """From images of any kind to what a vision encoder makes of them."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -32,7 +33,9 @@ def see(
             part = chunk[first : first + batch_size]
             rows = np.zeros((batch_size if len(part) > 1 else 1, *config.size, 3), np.float32)
             for row, image in enumerate(part):
-                rows[row] = prepared(pixels(image, f"input {start + first + row + 1}"), config)
+                # A path is its own name.
+                name = None if isinstance(image, (str, Path)) else f"input {start + first + row + 1}"
+                rows[row] = prepared(pixels(image, name), config)
             outputs.append(np.asarray(vision.predict_on_batch(rows))[: len(part)])
         yield np.concatenate(outputs)
 
