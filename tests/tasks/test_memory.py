@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.tasks.test_captioning import encoded
 from zoo.data.caption_batches import CaptionBatchingConfig
 from zoo.data.images import ImageConfig
 from zoo.data.pipeline import BatchingConfig
@@ -25,7 +26,7 @@ ORDERS += [{"text": "bring one soup and bread now", "tags": "O O B-thing O B-thi
 
 
 def image(colour):
-    return np.full((8, 8, 3), colour, np.uint8)
+    return encoded(np.full((8, 8, 3), colour, np.uint8))
 
 
 IMAGES = [
@@ -57,7 +58,7 @@ def captioner(training):
 
 def multitask(training):
     sizes = EncoderConfig(vocabulary_size=0, width=16, num_heads=2, feedforward_dim=16, num_layers=1, dropout=0.0)
-    heads = {"tags": HeadConfig(kind="tags"), "intent": HeadConfig()}
+    heads = {"tags": HeadConfig(kind="tags", dropout=0.0), "intent": HeadConfig(dropout=0.0)}
     recipe = MultitaskRecipe(
         model=EncoderHeadsConfig(sizes, heads),
         batching=TextBatchingConfig(buckets=(16,), batch_size=4),

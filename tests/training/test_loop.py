@@ -83,8 +83,13 @@ def test_a_second_interruption_does_not_wait(small, tmp_path):
             signal.raise_signal(signal.SIGINT)  # heard before it returns
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        small.make_run(tmp_path / "checkpoint", before=interrupt_twice).train()
+    # Shells start what they send to the background with SIGINT ignored.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            small.make_run(tmp_path / "checkpoint", before=interrupt_twice).train()
+    finally:
+        signal.signal(signal.SIGINT, previous)
     assert os.listdir(tmp_path) == []
 
 
