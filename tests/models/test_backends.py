@@ -1,23 +1,43 @@
-"""The same weights give the same numbers on the other backend."""
+"""Every kind of model, saved on one backend, computes the same on the other."""
 
 import importlib.util
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from keras import backend
 
 import zoo
-from zoo.checkpoints import by_path, save
+from zoo.models.decoder import DecoderConfig, decoder
+from zoo.models.encoder import EncoderConfig, EncoderHeadsConfig, HeadConfig, encoder
 from zoo.models.encoder_decoder import encoder_decoder
+from zoo.models.vision_encoder import VisionEncoderConfig, ViTConfig, vision_encoder
+from zoo.models.vision_encoder_decoder import VisionEncoderDecoderConfig, vision_encoder_decoder
 
 OTHER = "tensorflow" if backend.backend() == "jax" else "jax"
+SIZES = {"vocabulary_size": 40, "width": 16, "num_heads": 2, "max_length": 32}
+RANDOM = np.random.default_rng(0)
+PAIRS = {
+    "source": np.array([[5, 6, 2, 7, 8, 2, 0], [9, 10, 11, 12, 13, 14, 2]], "int32"),
+    "target": np.array([[1, 5, 1, 6, 7, 0], [1, 8, 9, 10, 11, 12]], "int32"),
+}
+TEXTS = {"tokens": np.array([[5, 6, 7, 8, 9], [10, 11, 12, 0, 0]], "int32"), "segments": np.zeros((2, 5), "int32")}
+SEEN = {"features": RANDOM.normal(size=(2, 6, 12)).astype("float32"), "target": PAIRS["target"]}
+IMAGES = RANDOM.normal(size=(2, 32, 64, 3)).astype("float32")
+HEADS = {
+    "class": HeadConfig(classes=("a", "b"), pooling="attention"),
+    "tags": HeadConfig(kind="tags", classes=("a", "b")),
+    "vector": HeadConfig(kind="vector", pooling="mean"),
+}
+TWO_VOCABULARIES = {"norm_first": False, "positions": "learned", "activation": "gelu", "target_vocabulary_size": 30}
+T5 = {"positions": "relative", "norm": "rms", "use_bias": False, "score": "dot", "gated": True, "tied_output": False}
+PROJECTED = {"feature_width": 12, "feature_projection": True, "norm_first": False, "output_hidden": "gelu"}
 
-# Reads a configuration, weights and inputs; writes logits.
+# Computes what every model in a folder makes of its inputs.
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -25,38 +45,95 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from zoo.checkpoints import by_path, load
-from zoo.models.encoder_decoder import EncoderDecoderConfig, encoder_decoder
+from zoo.models import decoder, encoder, encoder_decoder, vision_encoder, vision_encoder_decoder
+from zoo.generation.compile import compiled
 
-folder = Path(sys.argv[1])
 assert keras.backend.backend() == sys.argv[2]
-model = encoder_decoder(EncoderDecoderConfig.from_json(folder / "config.json"))
-load(folder / "weights.safetensors", by_path(model.weights))
-inputs = np.load(folder / "inputs.npz")
-np.save(folder / "logits.npy", keras.ops.convert_to_numpy(model(dict(inputs))))
+for file in Path(sys.argv[1]).glob("*.keras"):
+    model = keras.saving.load_model(file)
+    inputs = dict(np.load(file.with_suffix(".inputs.npz")))
+    program = compiled(lambda inputs: model(inputs.get("images", inputs), training=False), model)
+    outputs = map(keras.ops.convert_to_numpy, keras.tree.flatten(program(inputs)))
+    np.savez(file.with_suffix(".outputs.npz"), *outputs)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec(OTHER) is None, reason=f"{OTHER} is not installed")
-@pytest.mark.parametrize("parts", [{}, {"window": 2, "global_tokens": 1}, {"chunk": 3}], ids=["all", "window", "chunk"])
-def test_both_backends_compute_the_same(tiny_config, scramble, tmp_path, parts):
-    config = tiny_config(positions="learned", activation="gelu", gated=True, target_vocabulary_size=30, **parts)
-    model = scramble(encoder_decoder(config))
-    inputs = {
-        "source": np.array([[5, 6, 2, 7, 8, 2, 0], [9, 10, 11, 12, 13, 14, 2]], "int32"),
-        "target": np.array([[1, 5, 1, 6, 7, 0], [1, 8, 9, 10, 11, 12]], "int32"),
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    np.savez(tmp_path / "inputs.npz", **inputs)
-    save(tmp_path / "weights.safetensors", by_path(model.weights))
+def pairs(tiny_config, **changes):
+    return encoder_decoder(tiny_config(num_encoder_layers=1, num_decoder_layers=1, **changes)), PAIRS
+
+
+def texts(**changes):
+    sizes = EncoderConfig(**SIZES, feedforward_dim=24, num_layers=1, **changes)
+    inputs = TEXTS if sizes.num_segments else {"tokens": TEXTS["tokens"]}
+    return encoder(EncoderHeadsConfig(sizes, HEADS)), inputs
+
+
+def language(**changes):
+    inputs = SEEN if "feature_width" in changes else {"target": SEEN["target"]}
+    return decoder(DecoderConfig(**SIZES, num_layers=1, **changes)), inputs
+
+
+def captions():
+    sizes = VisionEncoderDecoderConfig(
+        **SIZES, grid=(2, 3), feature_width=12, feedforward_dim=24, num_encoder_layers=1, num_decoder_layers=1
+    )
+    return vision_encoder_decoder(sizes), SEEN
+
+
+def images(*arguments, **changes):
+    return vision_encoder(VisionEncoderConfig(*arguments, **changes)), {"images": IMAGES}
+
+
+VIT = ViTConfig(patch_size=8, width=16, num_heads=2, feedforward_dim=24, num_layers=1)
+KINDS = {
+    "encoder_decoder": lambda sizes: pairs(sizes),
+    "two vocabularies": lambda sizes: pairs(sizes, **TWO_VOCABULARIES),
+    "t5": lambda sizes: pairs(sizes, **T5),
+    "copying": lambda sizes: pairs(sizes, copying=True),
+    "windows": lambda sizes: pairs(sizes, window=2, global_tokens=1),
+    "chunks": lambda sizes: pairs(sizes, chunk=3),
+    "encoder": lambda _: texts(),
+    "bert": lambda _: texts(num_segments=2, norm_first=False, positions="learned", embedding_norm=True),
+    "encoder in windows": lambda _: texts(window=2, global_tokens=1),
+    "language model": lambda _: language(),
+    "decoder of features": lambda _: language(**PROJECTED),
+    "captions": lambda _: captions(),
+    "vit": lambda _: images("vit", (32, 64), pooling="first", vit=VIT),
+    "efficientnet": lambda _: images("efficientnet_lite0", (32, 64), ("stride8", "last")),
+}
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tiny_config, scramble, tmp_path_factory):
+    """A folder with every kind of model and what the other backend makes of its inputs; and what this one makes."""
+    folder, outputs = tmp_path_factory.mktemp("models"), {}
+    for name, make in KINDS.items():
+        keras.utils.set_random_seed(0)
+        model, inputs = make(tiny_config)
+        if name != "efficientnet":  # whose statistics are of what flows through it
+            scramble(model)
+        model.save(folder / f"{name}.keras")
+        np.savez(folder / f"{name}.inputs.npz", **inputs)
+        found = model(inputs.get("images", inputs), training=False)
+        outputs[name] = [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(found)]
 
     root = str(Path(zoo.__file__).parents[1])
     environment = {**os.environ, "KERAS_BACKEND": OTHER, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path), OTHER], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", PROGRAM, str(folder), OTHER], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    logits, expected = np.load(tmp_path / "logits.npy"), np.asarray(model(inputs))
-    assert np.abs(expected).max() > 1
-    np.testing.assert_allclose(logits, expected, atol=1e-5, rtol=1e-5)
+    return folder, outputs
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec(OTHER) is None, reason=f"{OTHER} is not installed")
+@pytest.mark.parametrize("name", KINDS)
+def test_both_backends_compute_the_same(name, elsewhere):
+    folder, outputs = elsewhere
+    found = np.load(folder / f"{name}.outputs.npz")
+    assert len(found) == len(outputs[name])
+    for value, expected in zip(found.values(), outputs[name]):
+        scale = np.abs(expected).max()
+        assert scale > 0
+        np.testing.assert_allclose(value, expected, atol=2e-5 * scale, rtol=2e-5)
