@@ -12,12 +12,12 @@ from zoo.checkpoints import by_path
 from zoo.config import ConfigError
 from zoo.data import SourceError
 from zoo.data.corruption import MASK
-from zoo.data.pipeline import BatchingConfig, PairBatches
+from zoo.data.pipeline import BatchingConfig, Pair, PairBatches
 from zoo.generation import GenerationConfig
 from zoo.models.encoder_decoder import EncoderDecoderConfig
 from zoo.tasks.denoising import Denoising, DenoisingRecipe
 from zoo.tasks.run import open_run
-from zoo.tasks.summarization import Summarization, SummarizationRecipe, SummaryConfig
+from zoo.tasks.summarization import Summarization, SummarizationRecipe, SummaryConfig, exchanged
 from zoo.training import OptimizerConfig, TrainingConfig
 
 NAMES = ("Ada", "Ben", "Cleo", "Dan")
@@ -273,6 +273,31 @@ def test_lengths_that_were_not_learned_are_refused(untrained):
         recipe(lengths=(9, 4))
     with pytest.raises(ConfigError, match=r"generation.length: the model learns no lengths; set lengths too"):
         recipe(generation=SummaryConfig(length=9))
+
+
+# === Speakers who change places ===
+
+
+def test_speakers_have_each_others_marks_in_a_text_and_its_summary():
+    marks = [7, 8, 9]
+    assert exchanged(Pair([7, 1, 8, 2, 7], [8, 5, 7]), marks) == Pair([8, 1, 7, 2, 8], [7, 5, 8])
+    assert exchanged(Pair([9, 1, 7, 8], [7, 9]), marks) == Pair([7, 1, 8, 9], [8, 7])
+    assert exchanged(Pair([7, 1, 7], [7, 8]), marks) == Pair([7, 1, 7], [7, 8])
+
+
+def test_a_share_of_the_training_examples_has_other_speakers_in_every_pass():
+    summarizer = Summarization.from_examples(recipe(swap_speakers=0.5), DIALOGUES)
+    marks = [summarizer.tokenizer.token_id(f"#Person{number}#") for number in (1, 2)]
+    plain, batches = summarizer.pairs(DIALOGUES), summarizer.batches(DIALOGUES)
+    swapped = []
+    for epoch in (0, 1):
+        found = [pair == exchanged(old, marks) for pair, old in zip(batches.pass_of(epoch).pairs, plain)]
+        assert all(new or pair == old for new, pair, old in zip(found, batches.pass_of(epoch).pairs, plain))
+        assert 12 <= sum(found) <= 36
+        swapped.append(found)
+    assert swapped[0] != swapped[1]
+    with pytest.raises(ConfigError, match=r"swap_speakers: 2\.0; it takes a share between 0 and 1"):
+        recipe(swap_speakers=2.0)
 
 
 # === Bad input ===

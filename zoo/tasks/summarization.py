@@ -56,6 +56,8 @@ class SummarizationRecipe(TextToTextRecipe):
         lengths: Most words of a summary in each class of lengths but the last, rising. Half of the time in training
             the model is told the class of the summary it shall write, so that it can be asked for one; () for no
             classes.
+        swap_speakers: Share of the examples, drawn anew in every pass of training, in which speakers have each other's
+            marks, in the text and its summary alike: who says what is then in the marks, not in who begins.
 
     Source: lengths: Fan et al. 2018, section 3.1.
     """
@@ -64,6 +66,7 @@ class SummarizationRecipe(TextToTextRecipe):
     source: str = "toy:meetings"
     base: str | None = None
     lengths: tuple[int, ...] = ()
+    swap_speakers: float = 0.0
     model: EncoderDecoderConfig = EncoderDecoderConfig(vocabulary_size=400, max_length=192, copying=True)
     batching: BatchingConfig = BatchingConfig(buckets=((192, 64),))
     training: TrainingConfig = TrainingConfig(steps=1500, evaluate_every=500, monitor="rouge1")
@@ -73,6 +76,8 @@ class SummarizationRecipe(TextToTextRecipe):
         super().__post_init__()
         if list(self.lengths) != sorted(set(self.lengths)) or any(length < 1 for length in self.lengths):
             raise ConfigError(f"lengths: {list(self.lengths)}; it takes rising numbers of words, such as [15, 25, 40]")
+        if not 0 <= self.swap_speakers <= 1:
+            raise ConfigError(f"swap_speakers: {self.swap_speakers}; it takes a share between 0 and 1")
         if self.generation.length is not None and not self.lengths:
             raise ConfigError("generation.length: the model learns no lengths; set lengths too")
         if self.model.target_vocabulary_size is not None:
@@ -274,21 +279,36 @@ class Summarization(TextToText[SummarizationRecipe]):
             warnings.warn(
                 f"{long} of {len(found)} summaries are longer than {most} tokens; they are left out", stacklevel=2
             )
-        if not self.recipe.lengths:
+        if not self.recipe.lengths and not self.recipe.swap_speakers:
             return PairBatches([pair for pair, _ in found], self.recipe.batching, seed, self.model.special_tokens)
+        marks = [self.tokenizer.token_id(mark) for mark in self.tokenizer.special if mark.startswith("#")]
 
-        def told(random: np.random.Generator | None) -> list[Pair]:
-            draw = np.zeros(len(found)) if random is None else random.random(len(found))
-            return [
-                Pair([*self._sign(words if told < 0.5 else None), *source], target)
-                for ((source, target), words), told in zip(found, draw)
-            ]
+        def changed(random: np.random.Generator | None) -> list[Pair]:
+            told, swapped = np.zeros((2, len(found))) if random is None else random.random((2, len(found)))
+            pairs = []
+            for (pair, words), tells, swaps in zip(found, told < 0.5, swapped < self.recipe.swap_speakers):
+                source, target = exchanged(pair, marks) if swaps and random is not None else pair
+                sign = self._sign(words) if tells and self.recipe.lengths else []
+                pairs.append(Pair([*sign, *source], target))
+            return pairs
 
-        return ChangingPairBatches(told, self.recipe.batching, seed, self.model.special_tokens)
+        return ChangingPairBatches(changed, self.recipe.batching, seed, self.model.special_tokens)
 
     def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
         self.check_inputs(_both(examples)[0])
         self.batches(examples)
+
+
+def exchanged(pair: Pair, marks: Sequence[int]) -> Pair:
+    """Gives each speaker of a text the mark of the next one, in the text and its summary alike.
+
+    Args:
+        pair: The two.
+        marks: Tokens that stand for speakers; those that the text does not have stay as they are.
+    """
+    present = [mark for mark in marks if mark in pair.source]
+    others = dict(zip(present, present[1:] + present[:1]))
+    return Pair(*([others.get(token, token) for token in ids] for ids in pair))
 
 
 def source_of(example: Mapping[str, str], number: int) -> str:
