@@ -161,6 +161,25 @@ def test_what_is_no_text_is_never_written():
     assert never == ["<pad>", "<s>", "<unk>", "<length_0>", "<length_1>", "<length_2>"]
 
 
+def test_summaries_of_whole_words_come_first(untrained, monkeypatch):
+    asked = []
+
+    def write(sources, config):
+        asked.append(config.n_best)
+        found = ["Bada suggests Romo.", "Ada suggests Romo.", "Ben suggests Rome.", "Ada suggests Limada."]
+        return [found[: config.n_best]] * 2
+
+    monkeypatch.setattr(untrained, "write", write)
+    texts = [DIALOGUES[0]["source"], f"#Person1#: {DIALOGUES[0]['source'][11:]} Ada, Limada!"]
+    assert untrained(texts, beams=4, whole_words=True) == ["Ben suggests Rome."] * 2
+    # The second text says what the first does not.
+    best = untrained(texts, beams=4, whole_words=True, n_best=3)
+    assert best[0] == ["Ben suggests Rome.", "Ada suggests Romo.", "Ada suggests Limada."]
+    assert best[1] == ["Ben suggests Rome.", "Ada suggests Limada.", "Ada suggests Romo."]
+    assert untrained(texts, beams=4)[0] == "Bada suggests Romo."
+    assert asked == [4, 4, 1]
+
+
 # === Texts that are too long ===
 
 
