@@ -1,0 +1,59 @@
+"""What the pages say of the project is what the project says of itself."""
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+import zoo
+from zoo.presets import read_card, shipped
+from zoo.tasks.card import presets_table, readme
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_table_of_presets_in_the_readme():
+    assert presets_table("zoo/presets/NAME/README.md") in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_card_is_complete_and_its_readme_says_the_same(name):
+    folder = shipped()[name]
+    card = read_card(folder)
+    written = ("title", "data", "licence", "limits", "biases", "command", "machine", "scoring", "headline", "splits")
+    assert all(card[field] for field in (*written, "parameters", "minutes", "score", "scores"))
+    assert len(card["samples"]) == 10
+    assert (folder / "README.md").read_text(encoding="utf-8") == readme(folder)
+
+
+def test_the_figures_in_the_tables_of_the_benchmarks():
+    tables = read_tables((ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8"))
+    figures = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
+    for title, rows in figures.items():
+        for row, columns in rows.items():
+            for column, figure in columns.items():
+                cell = tables[title][row][column]
+                assert float(re.match(r"[\d.,]*\d", cell)[0].replace(",", "")) == figure, (title, row, column)
+
+
+def read_tables(text: str) -> dict[str, dict[str, dict[str, str]]]:
+    """Reads Markdown's tables: by the heading above and by what stands in the corner, then by row and column."""
+    tables, heading, columns = defaultdict(dict), "", []
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            heading, columns = line.lstrip("# ") if line.startswith("#") else heading, []
+            continue
+        row, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        if not columns:
+            corner, columns = row.removesuffix(", T ="), cells
+        for title in (heading, corner):
+            tables[title][row] = dict(zip(columns, cells))
+    return tables
+
+
+@pytest.mark.parametrize("room", ["attention", "layers", "data", "training", "generation", "checkpoints"])
+def test_every_public_name_is_in_the_reference(room):
+    listed = " ".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md")).split()
+    assert set(getattr(zoo, room).__all__) - {"masks"} <= set(listed)
