@@ -1,17 +1,18 @@
 """What the pages say of the project is what the project says of itself."""
 
+import importlib
 import json
 import re
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 import zoo
+from tests.docs.test_code import PAGES, ROOT
 from zoo.presets import read_card, shipped
+from zoo.tasks import TASKS, task_class
 from zoo.tasks.card import presets_table, readme
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_table_of_presets_in_the_readme():
@@ -57,3 +58,43 @@ def read_tables(text: str) -> dict[str, dict[str, dict[str, str]]]:
 def test_every_public_name_is_in_the_reference(room):
     listed = " ".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md")).split()
     assert set(getattr(zoo, room).__all__) - {"masks"} <= set(listed)
+
+
+# === Names in the text ===
+
+
+def named(page) -> list[str]:
+    """Finds what a page's text writes as code."""
+    tokens = MarkdownIt().enable("table").parse(page.read_text(encoding="utf-8"))
+    children = [child for token in tokens if token.type == "inline" for child in token.children]
+    return [child.content for child in children if child.type == "code_inline"]
+
+
+@pytest.fixture(scope="module")
+def fields():
+    """The fields of all tasks' recipes: "training.steps" ..."""
+
+    def paths(values, prefix=""):
+        for name, value in values.items():
+            yield prefix + name
+            if isinstance(value, dict):
+                yield from paths(value, f"{prefix}{name}.")
+
+    return {path for name in TASKS for path in paths(task_class(name).recipe_class().to_dict())}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_in_the_text_exist(page, fields):
+    for code in named(page):
+        if found := re.match(r"zoo(\.\w+)+", code):
+            name, module = found[0].split(".")[1:], zoo
+            for number, part in enumerate(name, 1):
+                if not hasattr(module, part):
+                    importlib.import_module(".".join(["zoo", *name[:number]]))
+                module = getattr(module, part)
+        elif found := re.fullmatch(
+            r"((training|adapt|model|batching|generation|images|vision)(\.[a-z_]+)+)(=.*)?", code
+        ):
+            assert found[1] in {*fields, "model.safetensors"}, code
+        elif re.fullmatch(r"(zoo|docs|benchmarks|tests)/[\w/.*-]+", code):
+            assert list(ROOT.glob(code.replace("NAME", "*").rstrip("/"))), code
