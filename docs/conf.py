@@ -39,7 +39,7 @@ autodoc_default_options = {
     "exclude-members": "build, compute_output_spec, compute_output_shape, get_config, from_config"
 }
 napoleon_use_ivar = True
-napoleon_custom_sections = [("Call args", "params_style"), "Source"]
+napoleon_custom_sections = [("Call args", "params_style")]
 
 
 def is_field_of_tuple(app, what, name, member, skip, options):
@@ -56,8 +56,11 @@ def signature_of_class(app, what, name, member, options, signature, returns):
 
 def tidy(app, what, name, member, options, lines):
     """Makes a field of the source, and no list of a letter alone: "num_heads: N." """
-    for number, line in enumerate(lines):
-        lines[number] = re.sub(r"^Source: ", ":Source: ", re.sub(r"^(:\w+ \w+: [A-Z])\.$", r"\1", line))
+    text = re.sub(r"^(:\w+ \w+:)\s+([A-Z])\.$", r"\1 \2", "\n".join(lines), flags=re.MULTILINE)
+    text = re.sub(
+        r"^Source: (.+(\n\s*\S.*)*)", lambda found: f":Source: {' '.join(found[1].split())}", text, flags=re.MULTILINE
+    )
+    lines[:] = text.splitlines()
 
 
 def setup(app):

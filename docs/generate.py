@@ -36,10 +36,10 @@ def generate() -> None:
 
     tables = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
     figures = {
-        "training": bars({"s/step: shorter is better": tables["Training step"]}),
+        "training": bars({"seconds a step": tables["Training step"]}),
         "generation": bars(
             {
-                f"{title}: tokens/s, longer is better": tables[name]
+                f"{title}: tokens/s": tables[name]
                 for title, name in {
                     "4 + 4 layers of width 128": "Generation",
                     "6 + 6 layers of width 512": "A hub model for translation",
@@ -57,7 +57,7 @@ def commands() -> str:
     """Writes a section for each command of `zoo`, with its options."""
     from zoo.cli import _parser
 
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "88"
     (action,) = (action for action in _parser()._actions if action.choices)
     return "\n".join(f"## zoo {name}\n\n```text\n{sub.format_help()}```\n" for name, sub in action.choices.items())
 
@@ -65,7 +65,7 @@ def commands() -> str:
 def bars(panels: Mapping[str, Table]) -> Figure:
     """Draws each row of a table as bars, one a column; one panel a table."""
     rows = max(len(table) for table in panels.values())
-    figure = Figure(figsize=(5.5 * len(panels), 0.6 + 0.42 * rows), layout="constrained")
+    figure = Figure(figsize=(3 + 2.2 * len(panels), 0.6 + 0.42 * rows), layout="constrained")
     for axes, (title, table) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
         columns = list(next(iter(table.values())))
         thickness = 0.8 / len(columns)
@@ -87,7 +87,7 @@ def bars(panels: Mapping[str, Table]) -> Figure:
 
 def curves(panels: Mapping[str, Table], unit: str) -> Figure:
     """Draws each row of a table over its columns, which are lengths; one panel a table."""
-    figure = Figure(figsize=(4 * len(panels) + 2, 3.6), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(panels) + 1.8, 3.6), layout="constrained")
     drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, (title, table) in zip(drawn, panels.items()):
         lengths = sorted({int(column.replace(",", "")) for row in table.values() for column in row})

@@ -9,7 +9,7 @@ compiled.
 
 import ast
 import dataclasses
-import importlib
+import importlib.util
 import io
 import json
 import os
@@ -85,13 +85,15 @@ def workplace(tmp_path, monkeypatch):
     Path("named.tsv").write_text(f"en\tde\n{pairs}")
     Path("reviews.tsv").write_text("review\tstars\n" + "a fine film\t5\na dull film\t1\n" * 20)
     Path("reports.jsonl").write_text("".join(f"{json.dumps(e)}\n" for e in sources.load("toy:meetings")[:200]))
-    with mock.patch.dict(TASKS), mock.patch.dict(MODELS), mock.patch.dict(sys.modules), mock.patch.dict(os.environ):
+    with mock.patch.dict(TASKS), mock.patch.dict(MODELS), mock.patch.dict(os.environ, ZOO_CACHE="cache"):
         for name in ("ZOO_DATA", "ZOO_HUB"):
             os.environ.pop(name, None)
         os.environ["HF_HUB_OFFLINE"] = "1"
         tf.config.run_functions_eagerly(True)
         yield
         tf.config.run_functions_eagerly(False)
+    for file in tmp_path.glob("*.py"):
+        sys.modules.pop(file.stem, None)
 
 
 @pytest.mark.skipif(
@@ -131,7 +133,7 @@ def test_the_names_in_a_page_are_defined(page):
 
 
 def run_python(block: Block, names: dict, page: Path) -> None:
-    """Runs a block; one that begins with a file's name is written to it; of one that does not run, only its imports."""
+    """Runs a block, or only its imports; one that begins with a file's name becomes that file."""
     tree = ast.parse(block.code, str(page))
     ast.increment_lineno(tree, block.line)
     if not block.runs:

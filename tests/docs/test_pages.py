@@ -63,6 +63,9 @@ def test_every_public_name_is_in_the_reference(room):
 # === Names in the text ===
 
 
+FIELD = re.compile(r"((training|adapt|model|batching|generation|images|vision)(\.[a-z_]+)+)(=.*)?")
+
+
 def named(page) -> list[str]:
     """Finds what a page's text writes as code."""
     tokens = MarkdownIt().enable("table").parse(page.read_text(encoding="utf-8"))
