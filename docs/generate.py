@@ -65,7 +65,7 @@ def commands() -> str:
 def bars(panels: Mapping[str, Table]) -> Figure:
     """Draws each row of a table as bars, one a column; one panel a table."""
     rows = max(len(table) for table in panels.values())
-    figure = Figure(figsize=(3 + 2.2 * len(panels), 0.6 + 0.42 * rows), layout="constrained")
+    figure = Figure(figsize=(3 + 2.2 * len(panels), 0.8 + 0.42 * rows), layout="constrained")
     for axes, (title, table) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
         columns = list(next(iter(table.values())))
         thickness = 0.8 / len(columns)
@@ -80,8 +80,8 @@ def bars(panels: Mapping[str, Table]) -> Figure:
         axes.margins(x=0.12)
         axes.set_title(title, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
-        if len(columns) > 1:
-            axes.legend(fontsize=8, loc="lower right")
+    if len(columns) > 1:
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(columns), fontsize=8)
     return figure
 
 
