@@ -83,7 +83,7 @@ def _constrain(
     decoder: _Decoder,
     config: GenerationConfig,
 ) -> KerasTensor:
-    """Makes what may not come next impossible: special tokens, bad words, broken ones, early and late ends, repetitions.
+    """Makes what may not come next impossible: special tokens, bad and broken words, early and late ends, repetitions.
 
     Where a token is given for the place, and `forced`, nothing but that token may come. Where logits are not to be
     normalized again, the only token that may come has a log-probability of 0.
