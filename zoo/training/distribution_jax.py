@@ -12,7 +12,7 @@ from zoo.attention import MultiHeadAttention
 from zoo.config import ConfigError
 from zoo.layers import FeedForward, LogitBias, TokenEmbedding
 from zoo.training.distribution import Distribution, Learn, Move, check_rows, rows_of
-from zoo.training.step_jax import JaxStep, compiled
+from zoo.training.step_jax import JaxStep, check_matmul
 
 
 def open_strategy(name: str, ways: int) -> "Mesh":
@@ -43,7 +43,7 @@ class Mesh(Distribution):
         self._placed: list[keras.Variable] = []
 
     @property
-    def keras_distribution(self) -> keras.distribution.Distribution:
+    def keras_distribution(self) -> keras.distribution.DataParallel | keras.distribution.ModelParallel:
         """What says where variables and batches lie."""
         if self.ways == 1:
             return keras.distribution.DataParallel(devices=list(self.mesh.devices.flatten()))
@@ -65,14 +65,16 @@ class Mesh(Distribution):
             _lay_out(variable, self.distribution.get_variable_layout(leader))
 
     def compiled(self, learn: Learn, move: Move, state: Sequence[keras.Variable], jit: bool, matmul: Any) -> Callable:
-        step: JaxStep = compiled(lambda batch: move(*learn(batch)), state, jit, matmul)
+        check_matmul(matmul)
+        step = _SpreadStep(lambda batch: move(*learn(batch)), state, jit)
+        step.spread = self.spread
         if jit:
             layouts = [self.distribution.get_variable_layout(variable).backend_layout for variable in state]
             # What is not said is XLA's to choose, and it might choose to move a variable.
             step.program = jax.jit(step.function, donate_argnums=0, out_shardings=(layouts, None))
-        return lambda batch: step(self._spread(batch))
+        return step
 
-    def _spread(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    def spread(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Gives each device its rows of a batch."""
         check_rows(rows_of(batch), self.replicas)
         return {
@@ -85,6 +87,15 @@ class Mesh(Distribution):
             variable._layout = None
             variable._value = jax.numpy.asarray(keras.ops.convert_to_numpy(variable.value))
         self._placed = []
+
+
+class _SpreadStep(JaxStep):
+    """A step whose batches are first divided up among devices."""
+
+    spread: Callable[[Mapping[str, Any]], dict[str, jax.Array]]
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        return super().__call__(self.spread(batch))
 
 
 def _lay_out(variable: keras.Variable, layout: keras.distribution.TensorLayout) -> None:

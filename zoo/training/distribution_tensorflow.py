@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -53,7 +54,7 @@ def cluster() -> tuple[list[str], int]:
         workers, task = config["cluster"]["worker"], config["task"]
         if set(config["cluster"]) != {"worker"} or task["type"] != "worker":
             raise ValueError("all are of type worker")
-        return [str(worker) for worker in workers][: len(workers)], range(len(workers))[int(task["index"])]
+        return list(map(str, workers)), range(len(workers))[int(task["index"])]
     except (ValueError, KeyError, TypeError, IndexError):
         raise ConfigError(
             f"--strategy multi-worker: TF_CONFIG is {told!r}; each worker has its own, with its own index: {TF_CONFIG}"
@@ -145,7 +146,9 @@ class Replicas(Distribution):
         return {name: x[number::count] if len(x.shape) else x for name, x in whole.items()} | {"whole": whole}
 
     def begin(self, state: Sequence[keras.Variable]) -> None:
-        for variable, value in zip(state, self._sum([variable.value for variable in state]), strict=True):
+        values = [tf.convert_to_tensor(variable.value) for variable in state]
+        chiefs = self._sum(lambda number: values if number == 0 else [tf.zeros_like(value) for value in values])
+        for variable, value in zip(state, chiefs, strict=True):
             variable.assign(value)
 
     @contextmanager
@@ -166,20 +169,29 @@ class Replicas(Distribution):
         self._homes = []
 
     def from_chief(self, *numbers: float) -> tuple[float, ...]:
-        return tuple(float(x) for x in self._sum([tf.constant(numbers, tf.float64)])[0])
+        return self._sum_numbers(lambda number: numbers if number == 0 else [0.0] * len(numbers))
 
     def any(self, flag: bool) -> bool:
-        return float(self._sum([tf.constant(float(flag))], of_all=True)[0]) > 0
+        (count,) = self._sum_numbers(lambda number: [float(flag)])
+        return count > 0
 
-    def _sum(self, values: Sequence[Any], of_all: bool = False) -> list[np.ndarray]:
-        """Adds values up over the replicas; all but the chief's first one count as 0 unless `of_all`."""
+    def _sum_numbers(self, own: Callable[[int], Sequence[float]]) -> tuple[float, ...]:
+        (total,) = self._sum(lambda number: [tf.constant(own(number), tf.float64)])
+        return tuple(map(float, total))
 
-        def one(number: tf.Tensor) -> list[tf.Tensor]:
-            counts = tf.cast(of_all or number == 0, tf.bool)
-            read = [tf.convert_to_tensor(value) for value in values]
-            own = [tf.where(counts, x, tf.zeros_like(x)) for x in read]
-            return tf.distribute.get_replica_context().all_reduce("SUM", own)
+    def _sum(self, own: Callable[[int], list[tf.Tensor]]) -> list[np.ndarray]:
+        """Adds up what the replicas have, each by its number."""
+        return [self.strategy.experimental_local_results(x)[0].numpy() for x in self._summing(self._each(own))]
 
-        program = tf.function(lambda number: self.strategy.run(one, args=(number,)), autograph=False)
-        sums = program(self._each(tf.constant))
-        return [self.strategy.experimental_local_results(x)[0].numpy() for x in sums]
+    @cached_property
+    def _summing(self) -> Callable[[Any], list[Any]]:
+        def one(values: list[tf.Tensor]) -> list[tf.Tensor]:
+            values = [tf.identity(x) for x in values]  # an argument lies on no device
+            # Those of one type together: one message instead of hundreds.
+            for dtype in sorted({x.dtype for x in values}, key=str):
+                places = [i for i, x in enumerate(values) if x.dtype == dtype]
+                sums = tf.distribute.get_replica_context().all_reduce("SUM", [values[i] for i in places])
+                values = [sums[places.index(i)] if i in places else x for i, x in enumerate(values)]
+            return values
+
+        return tf.function(lambda values: self.strategy.run(one, args=(values,)), autograph=False)
