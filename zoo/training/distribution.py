@@ -106,8 +106,8 @@ def check_rows(rows: int, replicas: int) -> None:
     """
     if rows % replicas:
         raise ConfigError(
-            f"batching: a batch of {rows} rows cannot be divided up among {replicas} replicas; choose a size of batches "
-            f"that gives a multiple of {replicas}"
+            f"batching: a batch of {rows} rows cannot be divided up among {replicas} replicas; choose a size of "
+            f"batches that gives a multiple of {replicas}"
         )
 
 

@@ -66,7 +66,7 @@ class Mesh(Distribution):
 
     def compiled(self, learn: Learn, move: Move, state: Sequence[keras.Variable], jit: bool, matmul: Any) -> Callable:
         check_matmul(matmul)
-        step = _SpreadStep(lambda batch: move(*learn(batch)), state, jit)
+        step = _SpreadStep(lambda batch: move(*learn(dict(batch))), state, jit)
         step.spread = self.spread
         if jit:
             layouts = [self.distribution.get_variable_layout(variable).backend_layout for variable in state]
@@ -107,8 +107,8 @@ def model_layout(model: keras.Model, ways: int) -> dict[str, tuple[str | None, .
     """Says along which axis each of a model's variables is divided up among `ways` devices.
 
     Heads and hidden units are divided up where they are made, and summed over where they are read, so that a block
-    exchanges numbers twice on its way; words are divided up in tables and logits. What does not divide by `ways` is whole
-    on every device, and so is everything else.
+    exchanges numbers twice on its way; words are divided up in tables and logits. What does not divide by `ways` is
+    whole on every device, and so is everything else.
 
     Returns:
         Variable path -> for each of its axes "model" or None.

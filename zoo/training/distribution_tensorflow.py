@@ -74,15 +74,20 @@ def _tpu() -> tf.distribute.Strategy:
 class Replicas(Distribution):
     """Replicas of a model that each learn from their rows of every batch, and stay the same by what they sum.
 
-    A strategy of TensorFlow's holds a copy of each variable on every device and averages gradients and metrics over all
-    replicas of all workers. Between the two halves of a step nothing else is exchanged: each half is a program of XLA's,
-    and the sum between them is TensorFlow's own, which XLA has not on CPUs.
+    A strategy of TensorFlow's holds a copy of each variable on every device, and averages gradients and metrics over
+    all replicas of all workers between the two halves of a step. Each half is a program of XLA's; the sum is
+    TensorFlow's own. Nothing else is exchanged.
 
     Args:
         strategy: Says where the replicas are.
     """
 
-    lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
+    lost = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+    )
 
     def __init__(self, strategy: tf.distribute.Strategy):
         self.strategy = strategy

@@ -118,9 +118,9 @@ class Run:
             return self._train()
         except self.distribution.lost as error:
             raise TrainingError(
-                f"a worker of this run is gone after step {self.position.step}, and the others cannot go on without it: "
-                f"the same command, given to all {self.distribution.workers} workers again, goes on from the last "
-                f"checkpoint ({_first_line(error)})"
+                f"a worker of this run is gone after step {self.position.step}, and no other can go on without it: the "
+                f"same command, given to all {self.distribution.workers} workers again, goes on from the last "
+                f"checkpoint ({_cause(error)})"
             ) from None
         finally:
             self.distribution.end()
@@ -250,9 +250,9 @@ class Run:
         vars(self.position).update(json.loads(metadata["position"]))
 
 
-def _first_line(error: Exception) -> str:
-    """Returns the line of an error that says what happened: TensorFlow's begin with where."""
-    lines = [line.strip() for line in str(error).splitlines()]
+def _cause(error: Exception) -> str:
+    """Returns the line of TensorFlow's error that says what happened, without where in the graph."""
+    lines = [line.rpartition("}} ")[2].strip() for line in str(error).splitlines()]
     return next((line for line in lines if "aborted by" in line), lines[0] if lines else type(error).__name__)
 
 
