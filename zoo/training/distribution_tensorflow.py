@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import keras
@@ -21,14 +21,17 @@ TF_CONFIG = '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type"
 
 def open_strategy(name: str, _: int) -> "Replicas":
     """Finds the devices and machines of a run: see distribution.open_strategy()."""
-    if name == "multi-worker":
-        return Replicas(_multi_worker())
-    if name == "tpu":
-        return Replicas(_tpu())
+    return Replicas({"mirrored": _mirrored, "multi-worker": _multi_worker, "tpu": _tpu}[name]())
+
+
+# One of each in a process: a second one would number its sums anew, and TensorFlow take them for the first one's.
+@cache
+def _mirrored() -> tf.distribute.Strategy:
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return Replicas(tf.distribute.MirroredStrategy([device.name for device in devices]))
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
+@cache
 def _multi_worker() -> tf.distribute.Strategy:
     workers, index = cluster()
     try:
@@ -61,6 +64,7 @@ def cluster() -> tuple[list[str], int]:
         ) from None
 
 
+@cache
 def _tpu() -> tf.distribute.Strategy:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=os.environ.get("TPU_NAME", "local"))

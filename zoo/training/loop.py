@@ -168,6 +168,8 @@ class Run:
                         break
         finally:
             report.close()
+        if self.distribution.workers > 1:
+            self.distribution.any(False)  # the chief may still be writing, and to it who leaves is lost
         return position
 
     def _due(self, every: int) -> bool:
