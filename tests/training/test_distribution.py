@@ -26,7 +26,9 @@ SECONDS = 1200  # what a lost worker may take at the very most to be noticed
 
 
 def start(backend, *arguments, **environment):
-    """Starts the program that stands beside the tests."""
+    """Starts the program that stands beside the tests, on the backend that it is for."""
+    if BACKEND != "tensorflow":
+        pytest.skip("what runs in processes of its own is the same wherever it is started from")
     environment = {
         **os.environ,
         "KERAS_BACKEND": backend,

@@ -16,6 +16,13 @@ from zoo.random import own_sequence
 from zoo.training.distribution import Distribution, Learn, Move, check_rows, rows_of
 from zoo.training.step_tensorflow import use_matmul
 
+# What TensorFlow raises where a sum waits for a process that is gone.
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
 TF_CONFIG = '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -86,19 +93,13 @@ class Replicas(Distribution):
         strategy: Says where the replicas are.
     """
 
-    lost = (
-        tf.errors.UnavailableError,
-        tf.errors.AbortedError,
-        tf.errors.CancelledError,
-        tf.errors.DeadlineExceededError,
-    )
-
     def __init__(self, strategy: tf.distribute.Strategy):
         self.strategy = strategy
         resolver = strategy.cluster_resolver
         multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         self.workers = len(resolver.cluster_spec().as_dict()["worker"]) if multi_worker else 1
         self.is_chief = not multi_worker or resolver.task_id == 0
+        self.lost = LOST if self.workers > 1 else ()
         self._on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
         self._homes: list[tuple[keras.Variable, tf.Variable, tf.Variable]] = []
 
