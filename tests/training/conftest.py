@@ -1,4 +1,4 @@
-"""The small run of small_run.py, and what depends on the backend: gradients by variables, and counting programs."""
+"""Runs that are programs too, and what depends on the backend: gradients by variables, and counting programs."""
 
 import importlib.util
 from pathlib import Path
@@ -9,12 +9,21 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def small():
-    path = Path(__file__).parent / "small_run.py"
-    spec = importlib.util.spec_from_file_location("small_run", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def load_beside():
+    """Loads a module that stands beside the tests, by its name."""
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def small(load_beside):
+    return load_beside("small_run")
 
 
 @pytest.fixture(scope="session")

@@ -121,7 +121,7 @@ def make_train_step(
         loss_scale = optimizer.scale_loss(1.0)
         norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients)) / loss_scale
         scale = ops.minimum(1.0, clip_norm / ops.maximum(norm, 1e-12))
-        learning_rate = optimizer.learning_rate
+        learning_rate = ops.convert_to_tensor(optimizer.learning_rate)
         paced = [(v, ops.copy(v.value), shares[v.path]) for v in variables if shares.get(v.path, 1.0) != 1.0]
         if ranks is not None:
             unscaled = [ops.where(ops.isfinite(norm), gradient / loss_scale, 0.0) for gradient in gradients]
