@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,6 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "coll
 # What reads or writes a program's memory by itself, beside what only names other results' memory.
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while", "partition-id"}
 SLICES = {"slice", "dynamic-slice", "gather"}
-BITS = {"pred": 8, "bf16": 16}
 
 
 class Instruction(NamedTuple):
@@ -105,15 +104,19 @@ class Program:
         yield name, turns
         for x in self.computations[name].values():
             if x.operation == "while":
-                yield from self._running(_called(x, "body"), turns * self._turns(_called(x, "condition")))
+                condition = _called(x, "condition")
+                for part in (condition, _called(x, "body")):
+                    yield from self._running(part, turns * self._turns(condition))
             elif x.operation in ("conditional", "call", "async-start"):
-                for branch in re.findall(r"%([\w.-]+)", _branches(x)):
+                for branch in _branches(x):
                     yield from self._running(branch, turns)
 
     def _turns(self, condition: str) -> int:
         """How often a loop that counts up from 0 turns; 1 where its end depends on data."""
         inside = [*self.computations[condition].values()]
-        inside += [y for x in inside if x.operation == "fusion" for y in self.computations[_called(x, "calls")].values()]
+        inside += [
+            y for x in inside if x.operation == "fusion" for y in self.computations[_called(x, "calls")].values()
+        ]
         limits = [x for x in inside if x.operation == "constant" and x.shape.startswith("s32[]")]
         others = {x.operation for x in inside} - {"parameter", "get-tuple-element", "constant", "fusion", "compare"}
         if others or len(limits) != 1 or not any("direction=LT" in x.attributes for x in inside):
@@ -141,7 +144,9 @@ class Program:
             return 2 * operands[1]
         if x.operation == "fusion":
             inside = self.computations[_called(x, "calls")]
-            parameters = sorted((y for y in inside.values() if y.operation == "parameter"), key=lambda y: int(y.operands[0]))
+            parameters = sorted(
+                (y for y in inside.values() if y.operation == "parameter"), key=lambda y: int(y.operands[0])
+            )
             for i, parameter in enumerate(parameters):
                 users = [y for y in inside.values() if parameter.name in y.operands]
                 first = all(y.operands[0] == parameter.name for y in users)
@@ -174,24 +179,32 @@ def _closing(text: str) -> int:
     raise ValueError(f"no closing parenthesis: {text[:80]}")
 
 
-def _called(x: Instruction, role: str) -> str:
-    return re.search(rf"{role}=%?([\w.-]+)", x.attributes)[1]  # type: ignore[index]
-
-
-def _branches(x: Instruction) -> str:
-    found = re.search(r"(?:branch_computations|calls|to_apply|true_computation)=(\{[^}]*\}|%[\w.-]+(?:, false_computation=%[\w.-]+)?)", x.attributes)
+def _attribute(x: Instruction, pattern: str) -> str:
+    """What a pattern's group finds among an instruction's attributes; nothing where it does not."""
+    found = re.search(pattern, x.attributes)
     return found[1] if found else ""
 
 
-def _sizes(shape: str) -> list[tuple[str, list[int]]]:
-    """The types and dimensions of an array, or of a tuple's arrays."""
+def _called(x: Instruction, role: str) -> str:
+    return _attribute(x, rf"{role}=%?([\w.-]+)")
+
+
+def _branches(x: Instruction) -> list[str]:
+    """The computations that a branch, or a call, may run."""
+    roles = r"(?:branch_computations|true_computation|false_computation|calls|to_apply)"
+    found = re.findall(rf"{roles}=(\{{[^}}]*\}}|%[\w.-]+)", x.attributes)
+    return re.findall(r"%([\w.-]+)", " ".join(found))
+
+
+def _arrays(shape: str) -> list[tuple[str, list[int]]]:
+    """The types and sizes of an array, or of a tuple's arrays."""
     return [(kind, [int(n) for n in sizes.split(",") if n]) for kind, sizes in re.findall(r"(\w+)\[([\d,]*)\]", shape)]
 
 
 def _bytes(shape: str) -> int:
     total = 0
-    for kind, sizes in _sizes(shape):
-        bits = BITS.get(kind) or int(re.sub(r"\D*(\d+).*", r"\1", kind) or 0)
+    for kind, sizes in _arrays(shape):
+        bits = 8 if kind == "pred" else int((re.findall(r"\d+", kind) or [0])[0])
         total += math.prod(sizes) * bits // 8
     return total
 
@@ -200,38 +213,25 @@ def _flops(x: Instruction, computation: dict[str, Instruction]) -> float:
     """Operations of a product: a multiplication and an addition for each pair of numbers that meet."""
     if x.operation not in ("dot", "convolution"):
         return 0.0
-    ((_, result),) = _sizes(x.shape)
-    (_, left), (_, right) = (_sizes(computation[name].shape)[0] for name in x.operands)
+    ((_, result),) = _arrays(x.shape)
+    (_, left), (_, right) = (_arrays(computation[name].shape)[0] for name in x.operands)
     if x.operation == "dot":
-        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", x.attributes)
-        return 2.0 * math.prod(result) * math.prod(left[int(i)] for i in contracted[1].split(",") if i)  # type: ignore[index]
-    inputs, kernel, output = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", x.attributes).groups()  # type: ignore[union-attr]
-    window = dict(re.findall(r"(\w+)=([\dx_-]+)", (re.search(r"window=\{([^}]*)\}", x.attributes) or [""])[0]))
-    flops = 2.0 * result[output.index("b")] * result[output.index("f")] * right[kernel.index("i")]
+        summed = _attribute(x, r"lhs_contracting_dims=\{([\d,]*)\}")
+        return 2.0 * math.prod(result) * math.prod(left[int(i)] for i in summed.split(",") if i)
+    labels = _attribute(x, r"dim_labels=([\w>-]+)").replace("->", "_")
+    inputs, kernel, outputs = labels.split("_")
+    flops = 2.0 * result[outputs.index("b")] * result[outputs.index("f")] * right[kernel.index("i")]
+    window = dict(re.findall(r"(\w+)=([\dx_-]+)", _attribute(x, r"window=\{([^}]*)\}")))
+    usual = {"pad": 0, "stride": 1, "lhs_dilate": 1, "rhs_dilate": 1}
     for d in range(len(inputs) - 2):
-        low = int(window["pad"].split("x")[d].split("_")[0]) if "pad" in window else 0
-        stride, spread, apart = (
-            int(window[name].split("x")[d]) if name in window else 1 for name in ("stride", "lhs_dilate", "rhs_dilate")
-        )
-        sizes = (axes[labels.index(str(d))] for axes, labels in ((left, inputs), (right, kernel), (result, output)))
-        flops *= _meetings(*sizes, low, stride, spread, apart)
+        sizes = left[inputs.index(str(d))], right[kernel.index(str(d))], result[outputs.index(str(d))]
+        given = [int(window[k].split("x")[d].split("_")[0]) if k in window else usual[k] for k in usual]
+        flops *= _meetings(*sizes, *given)
     return flops
 
 
-@lru_cache(maxsize=None)
-def _meetings(size: int, window: int, outputs: int, low: int, stride: int, spread: int, apart: int) -> int:
+@cache
+def _meetings(size: int, window: int, outputs: int, before: int, stride: int, spread: int, apart: int) -> int:
     """How many places of a window, over all outputs along one dimension, lie on numbers and not beside or between."""
-    places = stride * np.arange(outputs)[:, None] + apart * np.arange(window) - low
+    places = stride * np.arange(outputs)[:, None] + apart * np.arange(window) - before
     return int(np.count_nonzero((places >= 0) & (places <= (size - 1) * spread) & (places % spread == 0)))
-
-
-def _group(attributes: str) -> int:
-    """How many chips exchange something with one another."""
-    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes):
-        axes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
-        return math.prod(int(axes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
-    if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", attributes):
-        return int(counted[1])
-    if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", attributes):
-        return len(listed[1].split(","))
-    return 2  # a permutation: each chip hears from one other

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import keras
@@ -108,7 +108,7 @@ def abstractly(make: Callable[[], Made]) -> Made:
 
 def training_step(task: Task) -> JaxStep:
     """Returns the step that trains a task."""
-    return task.run(task.recipe.training, None, evaluate=dict, keep_best=lambda: None).step
+    return cast(JaxStep, task.make_run(task.recipe.training, None, evaluate=dict, keep_best=lambda: None).step)
 
 
 def compile_training_step(
@@ -226,7 +226,9 @@ def _compile(
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         raise _too_large(topology, error) from None
-    memory, cost, program = compiled.memory_analysis(), compiled.cost_analysis(), Program(compiled.as_text())
+    memory: Any = compiled.memory_analysis()
+    cost: Any = compiled.cost_analysis()
+    program = Program(str(compiled.as_text()))
     return Findings(
         topology,
         memory.argument_size_in_bytes,
@@ -243,7 +245,9 @@ def _compile(
 
 def _too_large(topology: str, error: Exception) -> Exception:
     """Reads how much a program needs out of the compiler's refusal; other errors stay as they are."""
-    found = re.search(r"(?:Used |temporaries \()([\d.]+)([KMG])\)? (?:of|exceeds available HBM) \(?([\d.]+)([KMG])", str(error))
+    found = re.search(
+        r"(?:Used |temporaries \()([\d.]+)([KMG])\)? (?:of|exceeds available HBM) \(?([\d.]+)([KMG])", str(error)
+    )
     if found is None:
         return error
     units = {"K": 2**10, "M": 2**20, "G": 2**30}

@@ -7,7 +7,7 @@ import keras
 
 
 class Program(NamedTuple):
-    """A function of tensors that is not compiled yet, the model whose variables it reads, and arguments to call it with."""
+    """A function of tensors before it is compiled, the model whose variables it reads, and arguments for it."""
 
     function: Callable
     model: keras.Model

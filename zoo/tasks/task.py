@@ -184,7 +184,7 @@ class Task(abc.ABC, Generic[Recipe]):
         """Makes what gives ranks out over a run of `steps` steps; None where there are none to give."""
         return None
 
-    def run(self, config: TrainingConfig, batches: Any, **others: Any) -> Run:
+    def make_run(self, config: TrainingConfig, batches: Any, **others: Any) -> Run:
         """Makes a run that trains the task; see Run for what it takes."""
         return Run(
             self.trained_model,
@@ -240,7 +240,7 @@ class Task(abc.ABC, Generic[Recipe]):
             if out is not None:
                 self.save(out)
 
-        run = self.run(
+        run = self.make_run(
             config,
             batches,
             evaluate=lambda: self.score_while_training(dev),

@@ -330,18 +330,19 @@ class TextTask(Task[Recipe]):
         pad = self.recipe.model.encoder.pad
         return TextBatches(texts, self.recipe.batching, self._label_specs, pad=pad, seed=seed, augment=augment)
 
-    def _empty_batch(self, rows: int) -> dict[str, np.ndarray]:
+    def _empty_batch(self, rows: int, label_specs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns a batch of the longest texts with nothing in it."""
         batching = dataclasses.replace(self.recipe.batching, batch_size=rows)
         texts = [LabelledText(Encoding([0] * self.max_length, [], [], False), {})]
-        batches = TextBatches(texts, batching, self._label_specs)
+        batches = TextBatches(texts, batching, label_specs)
         return batches.batch(batches.bucket[0], [])
 
     def batch_outline(self, rows: int) -> dict[str, keras.KerasTensor]:
-        return {name: keras.KerasTensor(x.shape, x.dtype.name) for name, x in self._empty_batch(rows).items()}
+        batch = self._empty_batch(rows, self._label_specs)
+        return {name: keras.KerasTensor(x.shape, x.dtype.name) for name, x in batch.items()}
 
     def programs(self, rows: int) -> dict[str, Program]:
-        batch = self._empty_batch(rows)
+        batch = self._empty_batch(rows, {})
         return {"answer": Program(self._outputs, self.model, (batch["tokens"], batch["segments"]))}
 
     def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
