@@ -235,3 +235,15 @@ def _meetings(size: int, window: int, outputs: int, before: int, stride: int, sp
     """How many places of a window, over all outputs along one dimension, lie on numbers and not beside or between."""
     places = stride * np.arange(outputs)[:, None] + apart * np.arange(window) - before
     return int(np.count_nonzero((places >= 0) & (places <= (size - 1) * spread) & (places % spread == 0)))
+
+
+def _group(attributes: str) -> int:
+    """How many chips exchange something with one another."""
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes):
+        axes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        return math.prod(int(axes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
+    if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", attributes):
+        return int(counted[1])
+    if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", attributes):
+        return len(listed[1].split(","))
+    return 2  # a permutation: each chip hears from one other
