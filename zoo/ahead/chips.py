@@ -1,5 +1,6 @@
 """TPU chips as their maker publishes them, and the slices that they come in."""
 
+import importlib.util
 import math
 import os
 from typing import TYPE_CHECKING, NamedTuple
@@ -63,6 +64,16 @@ def chip_count(topology: str) -> int:
     return math.prod(map(int, topology.partition(":")[2].split("x")))
 
 
+def find_compiler() -> None:
+    """Tells whether programs can be compiled for TPUs here.
+
+    Raises:
+        RuntimeError: If the compiler is not installed.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise RuntimeError("no compiler for TPUs is installed: pip install 'attention-zoo[tpu]', or 'jax[tpu]'")
+
+
 def slice_devices(name: str) -> "list[jax.Device]":
     """Makes the devices of a slice that is not there; programs can be compiled for them, and not run.
 
@@ -74,12 +85,10 @@ def slice_devices(name: str) -> "list[jax.Device]":
         RuntimeError: If the compiler for TPUs is not installed.
     """
     check_topology(name)
+    find_compiler()
     for variable, value in SURROUNDINGS.items():
         os.environ.setdefault(variable, value)
     from jax.experimental import topologies
 
     shape = {"chips_per_host_bounds": (1, 1, 1)} if chip_count(name) == 1 else {}
-    try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=name, **shape).devices
-    except RuntimeError as error:
-        raise RuntimeError(f"topology {name!r}: no compiler for TPUs; pip install 'jax[tpu]' ({error})") from None
+    return topologies.get_topology_desc(platform="tpu", topology_name=name, **shape).devices

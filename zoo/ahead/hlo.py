@@ -94,10 +94,15 @@ class Program:
         return found
 
     @property
+    def products(self) -> float:
+        """Floating-point operations of products, in loops turn by turn."""
+        return sum(turns * self._cost(name).flops for name, turns in self._running(self.entry, 1))
+
+    @property
     def further_turns(self) -> Cost:
         """What loops cost beyond their first turns, where the program says how many there are."""
-        costs = [(self._cost(name), turns) for name, turns in self._running(self.entry, 1)]
-        return Cost(*(sum((turns - 1) * cost[i] for cost, turns in costs) for i in range(2)))
+        costs = [(self._cost(name), turns - 1) for name, turns in self._running(self.entry, 1)]
+        return Cost(*(sum(turns * cost[i] for cost, turns in costs) for i in range(2)))
 
     def _running(self, name: str, turns: int) -> Iterator[tuple[str, int]]:
         """Yields a computation and those that it runs in loops and branches, each with the times it runs."""
@@ -126,13 +131,16 @@ class Program:
     def _cost(self, name: str) -> Cost:
         """What one run of a computation costs, without the loops and branches in it."""
         computation = self.computations[name]
-        flops = bytes_ = 0.0
+        traffic = 0
         for x in computation.values():
-            inside = self.computations[_called(x, "calls")] if x.operation == "fusion" else {x.name: x}
-            flops += sum(_flops(y, inside if len(inside) > 1 else computation) for y in inside.values())
             if x.operation not in FREE and not x.operation.endswith("-done"):
-                bytes_ += self._traffic(x, computation)
-        return Cost(flops, bytes_)
+                traffic += self._traffic(x, computation)
+        return Cost(self._products(computation), traffic)
+
+    def _products(self, computation: dict[str, Instruction]) -> float:
+        fused = (_called(x, "calls") for x in computation.values() if x.operation == "fusion")
+        own = sum(_flops(x, computation) for x in computation.values())
+        return own + sum(self._products(self.computations[name]) for name in fused)
 
     def _traffic(self, x: Instruction, computation: dict[str, Instruction]) -> int:
         """Bytes that an instruction reads and writes: of what it slices, or updates in place, only that part."""

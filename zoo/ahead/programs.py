@@ -45,9 +45,10 @@ class Findings:
         aliased: Bytes of results that take over the memory of arguments.
         temporaries: Bytes of what is held between.
         code: Bytes of the program itself.
-        flops: Floating-point operations, as the compiler counts them, loops turn by turn. A loop whose end depends on
-            data, as that of a search does, counts once.
-        traffic: Bytes read from memory and written to it, counted likewise.
+        products: Floating-point operations of products, which the chip's peak rate is about. Loops count turn by turn;
+            one whose end depends on data, as that of a search does, counts once.
+        flops: All floating-point operations, as the compiler counts them.
+        traffic: Bytes read from memory and written to it, as the compiler counts them.
         collectives: What chips exchange.
         host_transfers: Names of instructions that exchange something with the host.
     """
@@ -58,6 +59,7 @@ class Findings:
     aliased: int
     temporaries: int
     code: int
+    products: float
     flops: float
     traffic: float
     collectives: tuple[Collective, ...]
@@ -82,7 +84,7 @@ class Findings:
         """How long products, memory and links would take by themselves at the chip's published rates."""
         chip = self.chip
         return {
-            "products": self.flops / chip.flops,
+            "products": self.products / chip.flops,
             "memory": self.traffic / chip.bandwidth,
             "links": self.exchanged / chip.link,
         }
@@ -205,6 +207,8 @@ def _compile(
         placing: How the state is spread.
         updates: Whether results take over the state's memory.
     """
+    if keras.backend.backend() != "jax":
+        raise RuntimeError(f"backend {keras.backend.backend()!r}: programs for TPUs are compiled on jax; set KERAS_BACKEND")
     devices = slice_devices(topology)
     mesh = Mesh(np.array(devices), ("rows",))
 
@@ -236,6 +240,7 @@ def _compile(
         memory.alias_size_in_bytes,
         memory.temp_size_in_bytes,
         memory.generated_code_size_in_bytes,
+        program.products,
         cost["flops"] + program.further_turns.flops,
         cost["bytes accessed"] + program.further_turns.bytes,
         tuple(program.collectives),
