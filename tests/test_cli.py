@@ -129,6 +129,7 @@ def test_list_names_presets_tasks_and_models_without_tensorflow(command, answers
         (["evaluate", "no-such-preset", "--data", "toy:numbers/en-de"], "no preset 'no-such-preset'"),
         (["attention", "no-such-preset", "text", "--out", "a.png"], "no preset 'no-such-preset'"),
         (["attention", "no-such-preset", "text", "--out", "a.pdf"], "--out a.pdf: it takes a name that ends with"),
+        (["attention", "no-such-preset", "text", "--out", "a.png", "--head", "x"], "--head: 'x'; it takes a number"),
         (["train", "translatoin", "--data", "toy:numbers/en-de"], "did you mean 'translation'?"),
         (["predict", "no-such-preset", "--file", "no-such-file"], "no-such-file: No such file or directory"),
         (["predict", "no-such-preset"], "predict: no input"),
@@ -222,9 +223,15 @@ def test_evaluate_json(answers, preset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "magic"), [("maps.png", b"\x89PNG"), ("maps.html", b"<!doctype html>")])
-def test_attention_draws_a_picture(answers, preset, name, magic, tmp_path):
-    assert answers("attention", preset, "forty-two", "--out", tmp_path / name) == f"{tmp_path / name}\n"
+@pytest.mark.parametrize(
+    ("name", "magic", "chosen"),
+    [
+        ("maps.png", b"\x89PNG", ["--kind", "encoder", "--layer", 1, "--head", "mean"]),
+        ("maps.html", b"<!doctype html>", ["--head", 2]),
+    ],
+)
+def test_attention_draws_a_picture(answers, preset, name, magic, chosen, tmp_path):
+    assert answers("attention", preset, "forty-two", "--out", tmp_path / name, *chosen) == f"{tmp_path / name}\n"
     assert (tmp_path / name).read_bytes().startswith(magic)
 
 

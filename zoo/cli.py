@@ -143,6 +143,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("preset", help="a shipped preset or a folder")
     sub.add_argument("input", help="a text, or a file with an image")
     sub.add_argument("--out", type=Path, required=True, metavar="FILE.html|FILE.png")
+    only = "a .png shows it alone, a .html begins with it"
+    sub.add_argument("--kind", choices=("encoder", "decoder", "cross"), help=f"a kind of attention: {only}")
+    sub.add_argument("--layer", type=int, metavar="N", help=f"a layer, from 1: {only}")
+    sub.add_argument("--head", type=_head, metavar="N|mean", help=f"a head, from 1, or the mean of all: {only}")
 
     sub = command(
         doctor,
@@ -158,6 +162,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(sub, required=False)
     _add_set(sub, "a field of the recipe, for example training.precision=mixed_bfloat16")
     return parser
+
+
+def _head(text: str) -> int | str:
+    if text == "mean":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; it takes a number from 1, or mean") from None
 
 
 def _add_data(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -190,7 +203,7 @@ def _fields(options: argparse.Namespace) -> dict[str, str] | None:
 
 def list_presets(options: argparse.Namespace) -> None:
     from zoo.models import MODELS
-    from zoo.presets import read_card, shipped
+    from zoo.presets import read_card, shipped, stored_bytes
     from zoo.tasks import TASKS
 
     if options.task is not None and options.task not in TASKS:
@@ -199,13 +212,12 @@ def list_presets(options: argparse.Namespace) -> None:
     for name, folder in shipped().items():
         card = read_card(folder)
         if options.task in (None, card["recipe"]["task"]):
-            size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
             presets.append(
                 {
                     "name": name,
                     "task": card["recipe"]["task"],
                     "parameters": card.get("parameters"),
-                    "bytes": size,
+                    "bytes": stored_bytes(folder),
                     "score": card.get("score", {}),
                 }
             )
@@ -350,7 +362,8 @@ def train(options: argparse.Namespace) -> None:
 def attention(options: argparse.Namespace) -> None:
     if options.out.suffix not in (".png", ".html"):
         raise ConfigError(f"--out {options.out}: it takes a name that ends with .png or .html")
-    _load(options.preset).attention_maps(options.input).save(options.out)
+    maps = _load(options.preset).attention_maps(options.input)
+    maps.save(options.out, options.kind, options.layer, options.head)
     print(options.out)
 
 

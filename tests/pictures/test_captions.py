@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import re
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from PIL import Image
 
 from zoo.pictures.captions import CaptionMaps, word_groups
+from zoo.pictures.heads import Kind
 
 WORDS = ["</script><script>", "$dog$", '"']
 
@@ -69,6 +69,26 @@ def test_heads_and_the_tokens_of_a_word_are_averaged(image, rng):
         np.testing.assert_allclose(found.maps, expected.reshape(3, 2, 3), rtol=1e-6)
 
 
+def test_every_head_is_kept(image, rng):
+    tokens = ["▁a", "▁sail", "ing"]
+    weights = {
+        "feature_encoder/block_0/self_attention": rng.random((2, 7, 7)),
+        "decoder/block_0/self_attention": rng.random((2, 4, 4)),
+        "decoder/block_0/cross_attention": rng.random((2, 4, 9)),
+    }
+    encoder, decoder, cross = CaptionMaps.from_tokens(image, tokens, weights, (2, 3), first=1, start="[DEC]").kinds()
+    assert (encoder.name, encoder.queries, encoder.keys) == ("encoder", None, None)
+    assert (decoder.name, decoder.queries, decoder.keys) == ("decoder", [*tokens, "</s>"], ["[DEC]", *tokens])
+    assert (cross.name, cross.queries, cross.keys) == ("cross", ["a", "sailing"], None)
+    for kind, path, expected in [
+        (encoder, "feature_encoder/block_0/self_attention", lambda w: w[:, 1:, 1:]),
+        (decoder, "decoder/block_0/self_attention", lambda w: w),
+        (cross, "decoder/block_0/cross_attention", lambda w: np.stack([w[:, 0], (w[:, 1] + w[:, 2]) / 2], 1)[..., 1:7]),
+    ]:
+        assert list(kind.layers) == [path]
+        np.testing.assert_allclose(kind.layers[path], expected(weights[path]))
+
+
 # === Pictures ===
 
 
@@ -81,6 +101,27 @@ def test_each_panel_shows_where_its_word_looks(maps, image):
     assert seen[0][0] < 15 < 30 < min(seen[0][1:])
     assert seen[1][3] < 15 < 30 < min(seen[1][:3])
     assert max(seen[2]) < 1
+
+
+def test_one_head_may_be_drawn(image, maps):
+    first, second = np.zeros((2, 3, 8), np.float32)
+    first[:, 0], second[:, 7] = 0.4, 0.4
+    among_words = Kind("decoder", WORDS, WORDS, {"decoder/block_0/self_attention": np.ones((2, 3, 3))})
+    among_places = Kind(
+        "encoder", None, None, {"encoder/block_0/self_attention": np.stack([first[:1].repeat(8, 0)] * 2)}
+    )
+    over_image = Kind("cross", WORDS, None, {"one": np.stack([first, second]), "two": np.stack([second, second])})
+    heads = CaptionMaps(image, WORDS, maps.maps, [among_places, among_words, over_image])
+
+    def corners(**chosen):
+        """Where each panel but the bare picture is brightest."""
+        panels = [panel for panel in heads.to_figure(**chosen).axes[1:] if panel.images]
+        return [int(np.argmin(covered(panel.images[0].get_array(), image))) for panel in panels]
+
+    assert corners(layer=1, head=1) == [0, 0, 0]
+    assert corners(layer=1, head=2) == corners(head=1) == corners(head="mean") == [3, 3, 3]
+    assert corners(kind="encoder") == [0, 0]
+    assert [drawn.get_title() for drawn in heads.to_figure(kind="decoder").axes] == ["head 1", "head 2"]
 
 
 def test_saving_a_picture(maps, tmp_path):
@@ -106,8 +147,9 @@ def test_the_page_loads_nothing_but_itself(maps, read_page):
     text = maps.to_html()
     assert "http" not in text
     assert not re.search(r"url\(|@import|\bimport\b|fetch\(", text)
-    (reference,) = read_page(text).references
-    kind, data = reference.split(",")
+    page = read_page(text)
+    assert page.references == []
+    kind, data = page.data["image"]["source"].split(",")
     assert kind == "data:image/jpeg;base64"
     found = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
     assert found.shape == maps.image.shape
@@ -116,14 +158,11 @@ def test_the_page_loads_nothing_but_itself(maps, read_page):
 def test_the_page_holds_each_words_map(maps, read_page):
     page = read_page(maps.to_html())
     assert page.elements.count("script") == 1
-    found = json.loads(re.search(r"const data = (.*);\n", page.script)[1])
-    assert found["words"] == WORDS
-    assert found["width"] == 2 * found["height"]
-    assert len(found["lights"]) == 3
-    shape = (found["height"], found["width"])
-    lights = [np.frombuffer(base64.b64decode(text), np.uint8).reshape(shape) for text in found["lights"]]
-    assert [lights[0].argmax(), lights[1].argmax()] == [0, lights[1].size - 1]
-    assert [lights[0].max(), lights[0][-1, -1], lights[2].min()] == [255, 0, 255]
+    (kind,) = page.data["kinds"]
+    assert (kind["queries"], kind["keys"]) == (WORDS, None)
+    assert (page.data["image"]["height"], page.data["image"]["width"]) == (2, 4)
+    ((heads,),) = (list(layers.values()) for layers in page.maps().values())
+    np.testing.assert_allclose(heads, maps.maps.reshape(1, 3, 8), atol=1e-6)
 
 
 def test_saving_a_page(maps, tmp_path):
@@ -142,6 +181,8 @@ def test_what_does_not_fit_is_named(maps, image, tmp_path):
         CaptionMaps(image / 255, WORDS, maps.maps)
     with pytest.raises(ValueError, match=r"ends with '.pdf'; a picture ends with \.png or \.html"):
         maps.save(tmp_path / "maps.pdf")
+    with pytest.raises(ValueError, match="heads: one looks at 4 places; the grid has 8"):
+        CaptionMaps(image, WORDS, maps.maps, [Kind("cross", WORDS, None, {"one": np.ones((2, 3, 4))})])
     with pytest.raises(ValueError, match="no cross-attention"):
         CaptionMaps.from_tokens(image, ["▁a"], {"decoder/block_0/self_attention": np.ones((1, 1, 1))}, (1, 1))
     crossing = {"decoder/block_0/cross_attention": np.ones((1, 2, 9))}

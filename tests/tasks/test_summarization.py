@@ -12,12 +12,12 @@ from zoo.checkpoints import by_path
 from zoo.config import ConfigError
 from zoo.data import SourceError
 from zoo.data.corruption import MASK
-from zoo.data.pipeline import BatchingConfig, PairBatches
+from zoo.data.pipeline import BatchingConfig, Pair, PairBatches
 from zoo.generation import GenerationConfig
 from zoo.models.encoder_decoder import EncoderDecoderConfig
 from zoo.tasks.denoising import Denoising, DenoisingRecipe
 from zoo.tasks.run import open_run
-from zoo.tasks.summarization import Summarization, SummarizationRecipe, SummaryConfig
+from zoo.tasks.summarization import Summarization, SummarizationRecipe, SummaryConfig, exchanged
 from zoo.training import OptimizerConfig, TrainingConfig
 
 NAMES = ("Ada", "Ben", "Cleo", "Dan")
@@ -161,6 +161,25 @@ def test_what_is_no_text_is_never_written():
     assert never == ["<pad>", "<s>", "<unk>", "<length_0>", "<length_1>", "<length_2>"]
 
 
+def test_summaries_of_whole_words_come_first(untrained, monkeypatch):
+    asked = []
+
+    def write(sources, config):
+        asked.append(config.n_best)
+        found = ["Bada suggests Romo.", "Ada suggests Romo.", "Ben suggests Rome.", "Ada suggests Limada."]
+        return [found[: config.n_best]] * 2
+
+    monkeypatch.setattr(untrained, "write", write)
+    texts = [DIALOGUES[0]["source"], f"#Person1#: {DIALOGUES[0]['source'][11:]} Ada, Limada!"]
+    assert untrained(texts, beams=4, whole_words=True) == ["Ben suggests Rome."] * 2
+    # The second text says what the first does not.
+    best = untrained(texts, beams=4, whole_words=True, n_best=3)
+    assert best[0] == ["Ben suggests Rome.", "Ada suggests Romo.", "Ada suggests Limada."]
+    assert best[1] == ["Ben suggests Rome.", "Ada suggests Limada.", "Ada suggests Romo."]
+    assert untrained(texts, beams=4)[0] == "Bada suggests Romo."
+    assert asked == [4, 4, 1]
+
+
 # === Texts that are too long ===
 
 
@@ -273,6 +292,31 @@ def test_lengths_that_were_not_learned_are_refused(untrained):
         recipe(lengths=(9, 4))
     with pytest.raises(ConfigError, match=r"generation.length: the model learns no lengths; set lengths too"):
         recipe(generation=SummaryConfig(length=9))
+
+
+# === Speakers who change places ===
+
+
+def test_speakers_have_each_others_marks_in_a_text_and_its_summary():
+    marks = [7, 8, 9]
+    assert exchanged(Pair([7, 1, 8, 2, 7], [8, 5, 7]), marks) == Pair([8, 1, 7, 2, 8], [7, 5, 8])
+    assert exchanged(Pair([9, 1, 7, 8], [7, 9]), marks) == Pair([7, 1, 8, 9], [8, 7])
+    assert exchanged(Pair([7, 1, 7], [7, 8]), marks) == Pair([7, 1, 7], [7, 8])
+
+
+def test_a_share_of_the_training_examples_has_other_speakers_in_every_pass():
+    summarizer = Summarization.from_examples(recipe(swap_speakers=0.5), DIALOGUES)
+    marks = [summarizer.tokenizer.token_id(f"#Person{number}#") for number in (1, 2)]
+    plain, batches = summarizer.pairs(DIALOGUES), summarizer.batches(DIALOGUES)
+    swapped = []
+    for epoch in (0, 1):
+        found = [pair == exchanged(old, marks) for pair, old in zip(batches.pass_of(epoch).pairs, plain)]
+        assert all(new or pair == old for new, pair, old in zip(found, batches.pass_of(epoch).pairs, plain))
+        assert 12 <= sum(found) <= 36
+        swapped.append(found)
+    assert swapped[0] != swapped[1]
+    with pytest.raises(ConfigError, match=r"swap_speakers: 2\.0; it takes a share between 0 and 1"):
+        recipe(swap_speakers=2.0)
 
 
 # === Bad input ===

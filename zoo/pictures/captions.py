@@ -1,9 +1,6 @@
 """Where a captioner looks when it writes each word, as a PNG or as a page to point at words."""
 
-import base64
 import dataclasses
-import io
-import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Literal, Self
@@ -11,6 +8,8 @@ from typing import Literal, Self
 import numpy as np
 from PIL import Image
 
+from zoo.pictures.attention import AttentionMaps
+from zoo.pictures.heads import Head, Kind, chosen, draw_heads, head_names, page, picked
 from zoo.pictures.picture import Picture
 
 # Longest side of a picture, in pixels: of a panel in the PNG, and in the page.
@@ -19,8 +18,6 @@ _PANEL, _PAGE_SIDE = 320, 640
 _WIDTH, _ROW = 12.0, 2.2
 # Where a word does not look at all, so much of the picture is covered with this shade: bright and dark things show.
 _COVERED, _SHADE = 0.8, 190
-# Longest side of a map in the page; the browser smooths it further.
-_FINE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +30,8 @@ class CaptionMaps(Picture):
         image: uint8 (height, width, 3).
         words: The caption's words.
         maps: (words, grid height, grid width), not negative. The grid covers the whole image.
+        heads: The same by layer and head, and whatever else the model looks at; the keys of words are the grid's
+            places. Where there is none, `maps` is the only layer's only head.
 
     Raises:
         ValueError: If there is not one map a word, or the image is no picture.
@@ -41,12 +40,18 @@ class CaptionMaps(Picture):
     image: np.ndarray
     words: Sequence[str]
     maps: np.ndarray
+    heads: Sequence[Kind] = ()
 
     def __post_init__(self):
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
             raise ValueError(f"image: {self.image.dtype} {self.image.shape}; it takes uint8 (height, width, 3)")
         if self.maps.ndim != 3 or len(self.maps) != len(self.words) or not self.words:
             raise ValueError(f"maps: {self.maps.shape} for {len(self.words)} words; it takes (words, height, width)")
+        places = self.maps.shape[1] * self.maps.shape[2]
+        for kind in self.heads:
+            for path, heads in kind.layers.items():
+                if kind.keys is None and heads.shape[2] != places:
+                    raise ValueError(f"heads: {path} looks at {heads.shape[2]} places; the grid has {places}")
 
     @classmethod
     def from_tokens(
@@ -58,77 +63,115 @@ class CaptionMaps(Picture):
         *,
         first: int = 0,
         layers: Literal["last", "all"] = "last",
+        start: str = "<s>",
     ) -> Self:
         """Makes maps of words from what capture() saw of tokens: heads, and the tokens of a word, are averaged.
 
         Args:
             image: uint8 (height, width, 3).
             tokens: The T tokens of the caption, as its tokenizer calls them.
-            maps: Layer path -> (N, T or more, S); cross-attention alone is looked at. Row t is of the query that
-                token t came of.
+            maps: Layer path -> (N, T + 1, S) of cross-attention, (N, S, S) of paths with "encoder/", (N, T + 1, T + 1)
+                of all others. Row t of T + 1 is of the query that token t came of.
             grid: Height and width of the grid of features in the memory.
             first: How many places of the memory, such as a class token, are before the grid.
             layers: Whether the last layer's maps are taken, or the mean of all layers'.
+            start: What stood before the tokens.
 
         Raises:
             ValueError: If there is no cross-attention, or it is too small for the tokens or the grid.
         """
-        crossing = [weights for path, weights in maps.items() if "cross_attention" in path]
+        crossing = {path: heads for path, heads in maps.items() if "cross_attention" in path}
         if not crossing:
             raise ValueError(f"maps: no cross-attention among {sorted(maps)}")
-        chosen = crossing if layers == "all" else crossing[-1:]
-        weights = np.stack([heads.mean(axis=0) for heads in chosen]).mean(axis=0)
         places = grid[0] * grid[1]
-        if weights.shape[0] < len(tokens) or weights.shape[1] < first + places:
+        _, rows, columns = next(iter(crossing.values())).shape
+        if rows < len(tokens) or columns < first + places:
             raise ValueError(
-                f"maps: {weights.shape[0]} x {weights.shape[1]} places; {len(tokens)} tokens and a grid of "
+                f"maps: {rows} x {columns} places; {len(tokens)} tokens and a grid of "
                 f"{grid[0]} x {grid[1]} behind {first} take more"
             )
-        words = word_groups(tokens)
-        merged = [weights[group, first : first + places].mean(axis=0) for _, group in words]
-        return cls(image, [word for word, _ in words], np.reshape(merged, (-1, *grid)).astype(np.float32))
+        words = [word for word, _ in word_groups(tokens)]
+        groups = [group for _, group in word_groups(tokens)]
+        seen = {
+            path: np.stack([heads[:, group, first : first + places].mean(axis=1) for group in groups], axis=1)
+            for path, heads in crossing.items()
+        }
+        averaged = [heads.mean(axis=0) for heads in seen.values()][-1 if layers == "last" else 0 :]
+        within = {
+            path: heads[:, first : first + places, first : first + places]
+            for path, heads in maps.items()
+            if "encoder/" in path and path not in crossing
+        }
+        read = {path: heads for path, heads in maps.items() if path not in crossing and path not in within}
+        kinds = [Kind("encoder", None, None, within)] if within else []
+        kinds += AttentionMaps([], [start, *tokens], read).kinds() if read else []
+        kinds += [Kind("cross", words, None, seen)]
+        return cls(image, words, np.mean(averaged, axis=0).reshape(-1, *grid).astype(np.float32), kinds)
 
-    def to_figure(self):
-        """Draws the picture with its caption, and one panel a word."""
+    def kinds(self) -> Sequence[Kind]:
+        every = self.maps.reshape(1, len(self.words), -1)
+        return self.heads or [Kind("cross", self.words, None, {"cross_attention": every})]
+
+    def to_figure(self, kind: str | None = None, layer: int | None = None, head: Head | None = None):
+        """Draws the picture with its caption, and one panel a word.
+
+        Args:
+            kind: "decoder" draws heads from token to token instead; "encoder" a panel a head, lit where the picture's
+                places look, on average.
+            layer: Where words look in this layer, from 1, instead of in those that were averaged.
+            head: Where words look by this head of the layer, the last where None.
+
+        Raises:
+            ValueError: For something that is not there; it says what is.
+        """
+        found = chosen(self.kinds(), kind, layer, head)
+        if found.keys is not None:
+            return draw_heads(found, layer, head)
+        titles, heads = self.words, [*found.layers.values()][(layer or 0) - 1]
+        if found.queries is None:
+            titles, maps = head_names(len(heads), head), picked(heads, head).mean(axis=1)
+        elif layer is None and head is None:
+            maps = self.maps
+        else:
+            maps = picked(heads, head or "mean")[0]
+        return self._panels(titles, maps.reshape(-1, *self.maps.shape[1:]))
+
+    def _panels(self, titles: Sequence[str], maps: np.ndarray):
+        """Draws the picture, and a panel for each map."""
         from matplotlib.figure import Figure
 
         image = _scaled_down(self.image, _PANEL)
         height, width = image.shape[:2]
         panel = _ROW * min(max(width / height, 0.4), 2.5)  # of a very tall or wide picture the panel is not
-        columns = min(int(_WIDTH / panel), len(self.words) + 1)
-        rows = -(-(len(self.words) + 1) // columns)
+        columns = min(int(_WIDTH / panel), len(titles) + 1)
+        rows = -(-(len(titles) + 1) // columns)
         figure = Figure(figsize=(panel * columns, 0.4 + (_ROW + 0.3) * rows), layout="constrained")
         # No dollar sign of a caption begins a formula.
         figure.suptitle(" ".join(self.words), fontsize=11, wrap=True, parse_math=False)
-        lights = [np.ones((height, width)), *(_light(weights, height, width) for weights in self.maps)]
+        lights = [np.ones((height, width)), *(_light(weights, height, width) for weights in maps)]
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for place in axes:
             place.set_axis_off()
-        for place, word, light in zip(axes, ["", *self.words], lights):
+        for place, title, light in zip(axes, ["", *titles], lights):
             covered = _COVERED * (1 - light[..., None])
             place.imshow((image * (1 - covered) + _SHADE * covered).round().astype(np.uint8))
-            place.set_title(word, fontsize=10, parse_math=False)
+            place.set_title(title, fontsize=10, parse_math=False)
         return figure
 
-    def to_html(self) -> str:
-        """Returns one page with the picture in it, lit where the word looks that is pointed at."""
-        image = _scaled_down(self.image, _PAGE_SIDE)
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, format="JPEG", quality=90)
-        height, width = self.maps.shape[1:]
-        times = max(1, _FINE // max(height, width))
-        fine = [_light(weights, height * times, width * times) for weights in self.maps]
-        data = {
-            "words": list(self.words),
-            "width": width * times,
-            "height": height * times,
-            "lights": [_text((255 * light).round().astype(np.uint8).tobytes()) for light in fine],
-            "covered": _COVERED,
-            "shade": _SHADE,
-        }
-        # "<" is escaped so that no word can close the script element.
-        found = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-        return _PAGE.replace("IMAGE", _text(file.getvalue())).replace("DATA", found)
+    def to_html(self, kind: str | None = None, layer: int | None = None, head: Head | None = None) -> str:
+        """Returns one page with the picture in it, lit where the word looks that is pointed at.
+
+        Args:
+            kind: What the page begins with; where words look on the picture where None.
+            layer: The layer that it begins with, from 1; the last where None.
+            head: The head that it begins with, from 1; the mean of all heads where None.
+
+        Raises:
+            ValueError: For something that is not there; it says what is.
+        """
+        kinds, (_, *grid) = self.kinds(), self.maps.shape
+        found = chosen(kinds, kind, layer, head)
+        return page(kinds, found, layer, head, image=_scaled_down(self.image, _PAGE_SIDE), grid=grid)
 
 
 def word_groups(tokens: Sequence[str]) -> list[tuple[str, list[int]]]:
@@ -171,56 +214,3 @@ def _scaled_down(image: np.ndarray, longest: int) -> np.ndarray:
         return image
     size = [max(1, round(side * longest / max(height, width))) for side in (width, height)]
     return np.asarray(Image.fromarray(image).resize((size[0], size[1]), Image.Resampling.BOX))
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>Where the caption looks</title>
-<style>
-  body { font: 16px/1.5 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
-  #picture { position: relative; display: inline-block; min-width: 320px; line-height: 0; }
-  #picture img { width: 100%; min-height: 1px; }
-  canvas { position: absolute; inset: 0; width: 100%; height: 100%; }
-  #caption { font-size: 20px; }
-  button { font: inherit; padding: .1rem .3rem; border: 0; border-radius: .3rem; background: none; cursor: pointer; }
-  button.on { background: #222; color: #fff; }
-  #says { color: #555; }
-</style>
-<p id="caption"></p>
-<div id="picture"><img alt="" src="data:image/jpeg;base64,IMAGE"><canvas></canvas></div>
-<p id="says">Point at a word to see where it looks; click to keep it, again to let go.</p>
-<script>
-const data = DATA;
-const canvas = document.querySelector("canvas"), context = canvas.getContext("2d");
-canvas.width = data.width;
-canvas.height = data.height;
-const shades = data.lights.map(text => {
-  const shade = context.createImageData(data.width, data.height);
-  Array.from(atob(text)).forEach((light, i) => {
-    shade.data.set([data.shade, data.shade, data.shade, data.covered * (255 - light.charCodeAt(0))], 4 * i);
-  });
-  return shade;
-});
-let kept = -1;
-function show(number) {
-  context.clearRect(0, 0, canvas.width, canvas.height);
-  if (number >= 0) context.putImageData(shades[number], 0, 0);
-  buttons.forEach((button, i) => button.classList.toggle("on", i === number));
-}
-const buttons = data.words.map((word, number) => {
-  const button = document.createElement("button");
-  button.textContent = word;
-  button.onmouseenter = button.onfocus = () => show(number);
-  button.onmouseleave = button.onblur = () => show(kept);
-  button.onclick = () => show(kept = kept === number ? -1 : number);
-  return button;
-});
-document.getElementById("caption").append(...buttons);
-</script>
-</html>
-"""

@@ -142,7 +142,7 @@ class Captioner(Task[Recipe]):
             caption: A caption; the model's own where None.
 
         Returns:
-            The cross-attention of the last block, averaged over its heads, over the image.
+            The cross-attention of the last block, averaged over its heads, over the image; and that of every head.
         """
         (features,) = self._features_of([image])
         text = self(image) if caption is None else self.spelled(caption)
@@ -151,8 +151,9 @@ class Captioner(Task[Recipe]):
         with capture() as maps:
             self.model({"features": features, "target": target}, training=False)
         found = {path: keras.ops.convert_to_numpy(weights)[0] for path, weights in maps.items()}
-        words, grid = self.tokenizer.tokens(tokens), self.vision.grid
-        return CaptionMaps.from_tokens(pixels(image), words, found, grid, first=self.vision.extra)
+        start, *words = self.tokenizer.tokens(target[0])
+        grid, first = self.vision.grid, self.vision.extra
+        return CaptionMaps.from_tokens(pixels(image), words, found, grid, first=first, start=start)
 
     def check(self, text: str) -> None:
         """Tells whether a file can be described.

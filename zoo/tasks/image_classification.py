@@ -15,6 +15,7 @@ from zoo.generation.compile import Program
 from zoo.metrics.classification import label_scores
 from zoo.models.vision_encoder import VisionEncoderConfig, vision_encoder
 from zoo.pictures.captions import CaptionMaps
+from zoo.pictures.heads import Kind
 from zoo.tasks.pretrained import Pretrained, PretrainedRecipe
 from zoo.tasks.seeing import pixels, see
 
@@ -46,8 +47,8 @@ class ImageClassificationRecipe(PretrainedRecipe):
 class ImageClassification(Pretrained[ImageClassificationRecipe]):
     """Classifies images.
 
-        classifier = zoo.load("hf://google/vit-base-patch16-224")
-        classifier("photo.jpg")
+    >>> classifier = zoo.load("hf://google/vit-base-patch16-224")
+    >>> label = classifier("photo.jpg")
 
     Args:
         recipe: The recipe.
@@ -116,7 +117,8 @@ class ImageClassification(Pretrained[ImageClassificationRecipe]):
             image: As in a call.
 
         Returns:
-            The class token's attention in the last block, averaged over its heads, over the image.
+            The class token's attention in the last block, averaged over its heads, over the image; and that of every
+            head.
 
         Raises:
             ConfigError: If the model has no class token.
@@ -126,9 +128,12 @@ class ImageClassification(Pretrained[ImageClassificationRecipe]):
         seen = pixels(image)
         with capture() as maps:
             self.model(prepared(seen, self.recipe.images)[None], training=False)
-        heads = keras.ops.convert_to_numpy([*maps.values()][-1])[0]
-        grid = heads[:, 0, self.model.extra :].mean(axis=0).reshape(1, *self.model.grid)
-        return CaptionMaps(seen, [self(seen)], grid)
+        layers = {
+            path: keras.ops.convert_to_numpy(weights)[0, :, :1, self.model.extra :] for path, weights in maps.items()
+        }
+        last = [*layers.values()][-1].mean(axis=0)
+        label = [self(seen)]
+        return CaptionMaps(seen, label, last.reshape(1, *self.model.grid), [Kind("encoder", label, None, layers)])
 
     def samples(self, examples: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         outputs = self([example["image"] for example in examples])

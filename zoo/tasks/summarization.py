@@ -14,7 +14,7 @@ from zoo.data import SourceError, references
 from zoo.data.corruption import MASK, SENTINELS
 from zoo.data.pipeline import BatchingConfig, ChangingPairBatches, Pair, PairBatches
 from zoo.data.splitting import speakers, truncate, turns, windows
-from zoo.data.tokenizers import Tokenizer
+from zoo.data.tokenizers import SPACE, Tokenizer
 from zoo.generation import GenerationConfig
 from zoo.metrics.summarization import baseline, summarization_scores, summary_diagnostics
 from zoo.models.encoder_decoder import EncoderDecoderConfig
@@ -22,6 +22,7 @@ from zoo.tasks.base import begin
 from zoo.tasks.text_to_text import TextToText, TextToTextRecipe
 from zoo.training import TrainingConfig
 
+_WORD = re.compile(r"\w+")
 DIAGNOSTICS = ("novel2", "repeated3", "words", "length_ratio", "empty")
 
 
@@ -33,11 +34,14 @@ class SummaryConfig(GenerationConfig):
         window: Whether a text that is longer than the model reads is summarized in windows, one summary behind the
             other; else what is too much is cut off.
         length: About how many words a summary shall have, of a model that learned lengths; None leaves it to it.
+        whole_words: Whether, of the summaries that a search ends with, the one is taken that has fewest words which
+            neither the text nor the vocabulary has whole: mostly names put together from pieces of several.
     """
 
     max_length: int | None = 64
     window: bool = True
     length: int | None = None
+    whole_words: bool = False
 
     @property
     def search(self) -> GenerationConfig:
@@ -56,6 +60,8 @@ class SummarizationRecipe(TextToTextRecipe):
         lengths: Most words of a summary in each class of lengths but the last, rising. Half of the time in training
             the model is told the class of the summary it shall write, so that it can be asked for one; () for no
             classes.
+        swap_speakers: Share of the examples, drawn anew in every pass of training, in which speakers have each other's
+            marks, in the text and its summary alike: who says what is then in the marks, not in who begins.
 
     Source: lengths: Fan et al. 2018, section 3.1.
     """
@@ -64,6 +70,7 @@ class SummarizationRecipe(TextToTextRecipe):
     source: str = "toy:meetings"
     base: str | None = None
     lengths: tuple[int, ...] = ()
+    swap_speakers: float = 0.0
     model: EncoderDecoderConfig = EncoderDecoderConfig(vocabulary_size=400, max_length=192, copying=True)
     batching: BatchingConfig = BatchingConfig(buckets=((192, 64),))
     training: TrainingConfig = TrainingConfig(steps=1500, evaluate_every=500, monitor="rouge1")
@@ -73,6 +80,8 @@ class SummarizationRecipe(TextToTextRecipe):
         super().__post_init__()
         if list(self.lengths) != sorted(set(self.lengths)) or any(length < 1 for length in self.lengths):
             raise ConfigError(f"lengths: {list(self.lengths)}; it takes rising numbers of words, such as [15, 25, 40]")
+        if not 0 <= self.swap_speakers <= 1:
+            raise ConfigError(f"swap_speakers: {self.swap_speakers}; it takes a share between 0 and 1")
         if self.generation.length is not None and not self.lengths:
             raise ConfigError("generation.length: the model learns no lengths; set lengths too")
         if self.model.target_vocabulary_size is not None:
@@ -146,9 +155,28 @@ class Summarization(TextToText[SummarizationRecipe]):
         self.check_inputs(inputs)
         sign = self._sign(config.length)
         parts = self._parts(inputs, config.window, "texts")
-        found = iter(self.write([[*sign, *ids] for group in parts for ids in group], config.search))
+        found = iter(self._found([ids for group in parts for ids in group], sign, config))
         summaries = [[" ".join(texts) for texts in zip(*(next(found) for _ in group))] for group in parts]
         return summaries if config.n_best > 1 else [text for (text,) in summaries]
+
+    def _found(self, texts: Sequence[Sequence[int]], sign: Sequence[int], config: SummaryConfig) -> list[list[str]]:
+        """Returns the config.n_best summaries of each text, given as token ids."""
+        search = config.search
+        if config.whole_words:
+            search = dataclasses.replace(search, n_best=max(config.beams, config.n_best))
+        found = self.write([[*sign, *ids] for ids in texts], search)
+        if not config.whole_words:
+            return found
+        return [
+            sorted(summaries, key=lambda summary: self._broken(summary, text))[: config.n_best]
+            for summaries, text in zip(found, self.tokenizer.decode(texts))
+        ]
+
+    def _broken(self, summary: str, text: str) -> int:
+        """Counts a summary's words that neither its text nor the vocabulary has whole."""
+        known = set(_WORD.findall(text))
+        number_of = self.tokenizer.library_tokenizer.token_to_id
+        return sum(word not in known and number_of(SPACE + word) is None for word in _WORD.findall(summary))
 
     def check(self, text: str) -> None:
         """Tells whether a text can be summarized.
@@ -274,21 +302,36 @@ class Summarization(TextToText[SummarizationRecipe]):
             warnings.warn(
                 f"{long} of {len(found)} summaries are longer than {most} tokens; they are left out", stacklevel=2
             )
-        if not self.recipe.lengths:
+        if not self.recipe.lengths and not self.recipe.swap_speakers:
             return PairBatches([pair for pair, _ in found], self.recipe.batching, seed, self.model.special_tokens)
+        marks = [self.tokenizer.token_id(mark) for mark in self.tokenizer.special if mark.startswith("#")]
 
-        def told(random: np.random.Generator | None) -> list[Pair]:
-            draw = np.zeros(len(found)) if random is None else random.random(len(found))
-            return [
-                Pair([*self._sign(words if told < 0.5 else None), *source], target)
-                for ((source, target), words), told in zip(found, draw)
-            ]
+        def changed(random: np.random.Generator | None) -> list[Pair]:
+            told, swapped = np.zeros((2, len(found))) if random is None else random.random((2, len(found)))
+            pairs = []
+            for (pair, words), tells, swaps in zip(found, told < 0.5, swapped < self.recipe.swap_speakers):
+                source, target = exchanged(pair, marks) if swaps and random is not None else pair
+                sign = self._sign(words) if tells and self.recipe.lengths else []
+                pairs.append(Pair([*sign, *source], target))
+            return pairs
 
-        return ChangingPairBatches(told, self.recipe.batching, seed, self.model.special_tokens)
+        return ChangingPairBatches(changed, self.recipe.batching, seed, self.model.special_tokens)
 
     def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
         self.check_inputs(_both(examples)[0])
         self.batches(examples)
+
+
+def exchanged(pair: Pair, marks: Sequence[int]) -> Pair:
+    """Gives each speaker of a text the mark of the next one, in the text and its summary alike.
+
+    Args:
+        pair: The two.
+        marks: Tokens that stand for speakers; those that the text does not have stay as they are.
+    """
+    present = [mark for mark in marks if mark in pair.source]
+    others = dict(zip(present, present[1:] + present[:1]))
+    return Pair(*([others.get(token, token) for token in ids] for ids in pair))
 
 
 def source_of(example: Mapping[str, str], number: int) -> str:

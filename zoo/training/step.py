@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 from keras import KerasTensor, ops
@@ -161,7 +161,7 @@ def _parts(batch: dict, least: int) -> tuple[int, Callable[[KerasTensor], dict]]
         The number of parts, and a function from a part's number to it; it holds the batch itself as "whole".
     """
     batch = {name: ops.convert_to_tensor(value) for name, value in batch.items()}
-    rows = next((value.shape[0] for value in batch.values() if len(value.shape)))
+    rows = next(value.shape[0] for value in batch.values() if len(value.shape))
     count = next(count for count in range(min(least, rows), rows + 1) if rows % count == 0)
     # Every count-th row, so that where rows are spread over devices, so are those of each part.
     cut = {name: ops.reshape(x, (-1, count, *x.shape[1:])) for name, x in batch.items() if len(x.shape)}
