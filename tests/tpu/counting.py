@@ -33,7 +33,7 @@ def text_to_text(sizes, S, T):
 
 
 def one_token(sizes, beams, S, L):
-    """A step of generation with beams: every one reads a token, and looks at L places of its own and S of the source."""
+    """A step of generation: each beam reads a token, and looks at L places of its own and S of the source."""
     D, F = sizes.width, sizes.feedforward_dim
     layer = 2 * D * D * 6 + 2 * 2 * D * (L + S) + feedforward(D, F, 1)
     return beams * (sizes.num_decoder_layers * layer + vocabulary(D, sizes.vocabulary_size, 1))

@@ -207,8 +207,9 @@ def _compile(
         placing: How the state is spread.
         updates: Whether results take over the state's memory.
     """
-    if keras.backend.backend() != "jax":
-        raise RuntimeError(f"backend {keras.backend.backend()!r}: programs for TPUs are compiled on jax; set KERAS_BACKEND")
+    backend = keras.backend.backend()
+    if backend != "jax":
+        raise RuntimeError(f"backend {backend!r}: programs for TPUs are compiled on jax; set KERAS_BACKEND")
     devices = slice_devices(topology)
     mesh = Mesh(np.array(devices), ("rows",))
 

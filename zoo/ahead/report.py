@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 
 from zoo.ahead.chips import CHIPS, chip_count
 from zoo.ahead.programs import (
@@ -74,6 +74,7 @@ def report(
         raise ConfigError(f"--batch {rows}: {topology} has {chips} chips, which share its rows evenly; give a multiple")
     task, step = outline(name, read_recipe(name, None, assignments), examples)
 
+    @cache
     def compile_at(rows: int) -> Findings:
         print(f"compiling the training step for {rows:,} rows", file=sys.stderr)
         return compile_training_step(topology, step, task.batch_outline(rows))
@@ -105,7 +106,10 @@ def _lines(found: Findings, tokens: int) -> Iterator[tuple[str, str]]:
     yield "fits", f"yes: {found.memory / MIB:,.0f} MiB a chip of {found.chip.memory / MIB:,.0f}"
     sizes = (found.arguments, found.aliased, found.temporaries, found.code)
     given, reused, between, code = (f"{size / MIB:,.0f}" for size in sizes)
-    yield "memory", f"{given} MiB of state and batch, {reused} of it changed in place; {between} between; {code} of program"
+    yield (
+        "memory",
+        f"{given} MiB of state and batch, {reused} of it changed in place; {between} between; {code} of code",
+    )
     yield "host", "; ".join(found.host_transfers) or "nothing is exchanged with the host in a step"
     kinds: dict[str, int] = {}
     for collective in found.collectives:
