@@ -14,6 +14,7 @@ from zoo.checkpoints import by_path, load, save
 from zoo.config import Config, ConfigError
 from zoo.data import hold_out
 from zoo.files import replacing
+from zoo.generation.compile import Program
 from zoo.presets import CARD, read_card
 from zoo.training import Distribution, Position, Run, TrainingConfig, open_strategy
 from zoo.training.ranks import RankAllocator
@@ -140,6 +141,14 @@ class Task(abc.ABC, Generic[Recipe]):
     def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool) -> tuple[Any, dict[str, Any]]:
         """Computes a batch's loss, and what is reported beside it: see make_train_step()."""
 
+    @abc.abstractmethod
+    def batch_outline(self, rows: int) -> dict[str, keras.KerasTensor]:
+        """Returns shapes and types of a training batch of `rows` rows, the longest ones that there are."""
+
+    @abc.abstractmethod
+    def programs(self, rows: int) -> dict[str, Program]:
+        """Returns the programs that work on inputs, by name, with arguments for `rows` of the longest ones."""
+
     def describe(self, examples: Sequence[Mapping[str, str]]) -> list[str]:
         """Says in a few lines what is worth knowing of training examples before a run."""
         return []
@@ -174,6 +183,19 @@ class Task(abc.ABC, Generic[Recipe]):
     def rank_allocator(self, steps: int) -> RankAllocator | None:
         """Makes what gives ranks out over a run of `steps` steps; None where there are none to give."""
         return None
+
+    def make_run(self, config: TrainingConfig, batches: Any, **others: Any) -> Run:
+        """Makes a run that trains the task; see Run for what it takes."""
+        return Run(
+            self.trained_model,
+            self.loss,
+            batches,
+            config,
+            learning_rates=self.learning_rates,
+            loss_variables=self.loss_variables,
+            ranks=self.rank_allocator(config.steps),
+            **others,
+        )
 
     def fit(
         self,
@@ -224,16 +246,11 @@ class Task(abc.ABC, Generic[Recipe]):
             if out is not None:
                 self.save(out)
 
-        run = Run(
-            self.trained_model,
-            self.loss,
-            batches,
+        run = self.make_run(
             config,
+            batches,
             evaluate=lambda: self.score_while_training(dev),
             keep_best=keep_best,
-            learning_rates=self.learning_rates,
-            loss_variables=self.loss_variables,
-            ranks=self.rank_allocator(config.steps),
             checkpoint=None if out is None else Path(out) / CHECKPOINT,
             logdir=logdir,
             distribution=distribution,
