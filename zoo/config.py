@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-# What TF_XLA_FLAGS holds where matrices are multiplied in bfloat16: see zoo/training/step.py.
+# What TF_XLA_FLAGS holds where matrices are multiplied in bfloat16: see zoo/training/step_tensorflow.py.
 BFLOAT16_FLAGS = "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit --tf_xla_ops_to_cluster=FUSIBLE"
 
 

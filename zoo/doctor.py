@@ -38,7 +38,7 @@ def examine() -> dict[str, str]:
         devices = [f"{device.platform.upper()} ({device})" for device in jax.devices()]
         xla = "active (always, on this backend)"
     else:
-        devices, xla = ["unknown"], "unknown on this backend; the zoo trains on tensorflow"
+        devices, xla = ["unknown"], "unknown on this backend; the zoo runs on tensorflow and jax"
     policy = keras.config.dtype_policy()
     return {
         **findings,

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-import tensorflow as tf
 
 from zoo.training import TrainingError
 
@@ -296,6 +295,7 @@ def test_an_unknown_metric_to_monitor_is_an_error(small):
 
 
 def test_tensorboard_gets_train_and_dev_scalars(small, tmp_path):
+    import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = small.make_run(evaluate=scripted([1.0, 2.0]), evaluate_every=10, log_every=5, steps=20)

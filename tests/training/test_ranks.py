@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 import safetensors.numpy
-import tensorflow as tf
 from keras import ops
 
 from zoo.config import ConfigError
@@ -52,7 +51,7 @@ class Batches:
             x = rng.normal(size=(16, 6))
             if number >= start:
                 self.before(5 * epoch + number + 1)
-                yield {"x": tf.constant(x, tf.float32), "y": tf.constant(x @ matrix, tf.float32)}
+                yield {"x": x.astype("float32"), "y": (x @ matrix).astype("float32")}
 
 
 def make_run(checkpoint=None, before=lambda step: None, **settings):

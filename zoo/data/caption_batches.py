@@ -135,4 +135,4 @@ class CaptionBatches:
         dataset = tf.data.Dataset.from_generator(
             lambda: (self.batch(*planned, epoch or 0) for planned in plan), output_signature=specs
         )
-        return iter(dataset.prefetch(4))
+        return dataset.prefetch(4).as_numpy_iterator()

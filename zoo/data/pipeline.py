@@ -175,7 +175,7 @@ class PairBatches:
             lambda: (self.batch(*planned) for planned in plan),
             output_signature={"source": spec, "target": spec, "labels": spec},
         )
-        return iter(dataset.prefetch(4))
+        return dataset.prefetch(4).as_numpy_iterator()
 
     def padding(self, plan: list[tuple[int, list[list[int]]]]) -> float:
         """Returns the share of source and target places in planned batches that hold nothing."""

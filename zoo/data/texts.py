@@ -302,4 +302,4 @@ class TextBatches:
         dataset = tf.data.Dataset.from_generator(
             lambda: (self.batch(*planned, epoch) for planned in plan), output_signature=specs
         )
-        return iter(dataset.prefetch(4))
+        return dataset.prefetch(4).as_numpy_iterator()

@@ -115,7 +115,7 @@ def merge(model: keras.Model) -> None:
     for dense in _dense_layers(model):
         if dense.lora_enabled:
             dense._kernel.assign(dense.kernel)
-            dense.lora_kernel_b.assign(keras.ops.zeros_like(dense.lora_kernel_b))
+            dense.lora_kernel_b.assign(keras.ops.zeros_like(dense.lora_kernel_b.value))
 
 
 def _dense_layers(model: keras.Model) -> Iterator[keras.layers.Dense]:

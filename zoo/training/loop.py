@@ -124,9 +124,9 @@ class Run:
                     window.add(self.step({**batch, "progress": progress}))
                     position.step += 1
                     position.batch += 1
-                    position.seconds += time.perf_counter() - began
                     if self._due(config.log_every):
                         report.scalars("train", position.step, window.close())
+                    position.seconds += time.perf_counter() - began  # steps may be waited for in the report alone
                     if self._due(config.evaluate_every):
                         window.check()
                         with window.paused():

@@ -123,8 +123,8 @@ class RankAllocator:
         for layer, (_, lambdas, _) in enumerate(self.triplets):
             for variable in (lambdas, copies.get(lambdas.path)):
                 if variable is not None:
-                    variable.assign(ops.where(kept[layer], variable, 0.0))
-        counts = [ops.count_nonzero(lambdas) for _, lambdas, _ in self.triplets]
+                    variable.assign(ops.where(kept[layer], variable.value, 0.0))
+        counts = [ops.count_nonzero(lambdas.value) for _, lambdas, _ in self.triplets]
         return {"rank": ops.mean(ops.cast(ops.stack(counts), "float32"))}
 
 

@@ -1,14 +1,13 @@
-"""The training step: forward, backward, clip, update, average, as one XLA program."""
+"""The training step: forward, backward, clip, update, average, as one XLA program on either backend."""
 
-import os
+import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from types import ModuleType
+from typing import Literal
 
 import keras
-import tensorflow as tf
 from keras import KerasTensor, ops
 
-from zoo.config import BFLOAT16_FLAGS
 from zoo.layers.recompute import recomputing
 from zoo.training.precision import Precision, computing_in
 from zoo.training.ranks import RankAllocator
@@ -32,7 +31,7 @@ class MovingAverage:
         self.decay = decay
         self.sources = model.trainable_variables
         self.variables = [
-            keras.Variable(source, trainable=False, name=f"average/{source.path}".replace("/", ":"))
+            keras.Variable(ops.copy(source.value), trainable=False, name=f"average/{source.path}".replace("/", ":"))
             for source in self.sources
         ]
 
@@ -90,37 +89,44 @@ def make_train_step(
     Returns:
         A function from a batch to scalars: "loss", "learning_rate", "gradient_norm" and whatever `loss` adds. Where
         the loss is scaled "loss_scale" too; a step that was left out, since gradients overflowed, has no gradient_norm.
+        On JAX a JaxStep, which also shows the step as a pure function of the variables' values.
 
     Raises:
-        RuntimeError: On another backend than TensorFlow.
+        RuntimeError: On another backend than TensorFlow and JAX.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(f"backend {keras.backend.backend()!r}: training runs on tensorflow; set KERAS_BACKEND")
+    form = _form()
     variables = [*model.trainable_variables, *loss_variables]
     optimizer.build(variables)
     shares = learning_rates or {}
+    followers = [variable for follower in (average, ranks) if follower is not None for variable in follower.variables]
+    state = [*variables, *model.non_trainable_variables, *optimizer.variables, *followers]
 
     def differentiate(batch):
-        # The tape is read in here too: that is when blocks are computed again.
+        def objective():
+            value, metrics = loss(model, batch, training=True)
+            value = value + sum(ops.cast(x, "float32") for x in model.losses)  # what weights cost by themselves
+            return optimizer.scale_loss(value), {"loss": value, **metrics}
+
+        # Gradients are taken in here too: that is when blocks are computed again.
         with computing_in(precision, model), recomputing(remat):
-            with tf.GradientTape() as tape:
-                value, metrics = loss(model, batch, training=True)
-                value = value + sum(ops.cast(x, "float32") for x in model.losses)  # what weights cost by themselves
-                scaled = optimizer.scale_loss(value)
-            gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        return {"loss": value, **metrics}, [tf.convert_to_tensor(gradient) for gradient in gradients]
+            return form.gradients(objective, variables, state)
 
     def step(batch):
-        metrics, gradients = _mean_over_parts(differentiate, batch, accumulate)
+        if accumulate == 1:
+            metrics, gradients = differentiate(batch)
+        else:
+            count, part = _parts(batch, accumulate)
+            total = form.sum_of_parts(lambda i: differentiate(part(i)), count, state)
+            metrics, gradients = keras.tree.map_structure(lambda x: x / count, total)
         loss_scale = optimizer.scale_loss(1.0)
-        norm = tf.linalg.global_norm(gradients) / loss_scale
+        norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients)) / loss_scale
         scale = ops.minimum(1.0, clip_norm / ops.maximum(norm, 1e-12))
-        learning_rate = optimizer.learning_rate
+        learning_rate = ops.convert_to_tensor(optimizer.learning_rate)
         paced = [(v, ops.copy(v.value), shares[v.path]) for v in variables if shares.get(v.path, 1.0) != 1.0]
         if ranks is not None:
             unscaled = [ops.where(ops.isfinite(norm), gradient / loss_scale, 0.0) for gradient in gradients]
             ranks.observe({v.path: g for v, g in zip(variables, unscaled)}, optimizer.iterations + 1)
-        optimizer.apply([gradient * scale for gradient in gradients], variables)
+        form.update(optimizer, [gradient * scale for gradient in gradients], variables)
         for variable, before, share in paced:
             variable.assign(before + share * (variable - before))
         if average is not None:
@@ -133,48 +139,30 @@ def make_train_step(
             norm = ops.where(ops.isfinite(norm) | (loss_scale < 1), norm, 0.0)
         return {"learning_rate": learning_rate, "gradient_norm": norm, **metrics}
 
-    if matmul == "bfloat16":
-        _use_bfloat16_units()
-        jit = False
-    # One trace for each bucket: with every shape known, XLA gets the simplest program.
-    return tf.function(step, jit_compile=jit)
+    return form.compiled(step, state, jit, matmul)
 
 
-def _mean_over_parts(function: Callable[[dict], Any], batch: dict, least: int) -> Any:
-    """Cuts a batch into equal parts, and averages what a function makes of them, one after the other.
+def _form() -> ModuleType:
+    """Finds what a step is made of on this backend: two modules with the same functions."""
+    backend = keras.backend.backend()
+    if backend not in ("tensorflow", "jax"):
+        raise RuntimeError(f"backend {backend!r}: training runs on tensorflow and jax; set KERAS_BACKEND")
+    return importlib.import_module(f"zoo.training.step_{backend}")
+
+
+def _parts(batch: dict, least: int) -> tuple[int, Callable[[KerasTensor], dict]]:
+    """Cuts a batch into equal parts, whose means over their rows average to the mean over the batch.
 
     Args:
-        function: From a batch to nested float32 tensors; a part holds the batch that it was cut from as "whole".
         batch: Arrays whose rows are divided up, and numbers that are not.
         least: As few parts as this many, as far as there are rows; more where it does not divide their number.
+
+    Returns:
+        The number of parts, and a function from a part's number to it; it holds the batch itself as "whole".
     """
-    if least == 1:
-        return function(batch)
-    batch = {name: tf.convert_to_tensor(value) for name, value in batch.items()}
-    rows = next(value.shape[0] for value in batch.values() if value.shape.rank)
-    parts = next(count for count in range(min(least, rows), rows + 1) if rows % count == 0)
-
-    def part(i):
-        cut = {name: tf.reshape(x, (parts, -1, *x.shape[1:]))[i] for name, x in batch.items() if x.shape.rank}
-        return function({**batch, **cut, "whole": batch})
-
-    # A loop and no list: in a row, XLA might work on several parts at once.
-    outline = tf.function(part).get_concrete_function(0).structured_outputs
-    zeros = tf.nest.map_structure(lambda x: tf.zeros(x.shape, x.dtype), outline)
-    _, total = tf.while_loop(
-        lambda i, _: i < parts, lambda i, total: (i + 1, tf.nest.map_structure(tf.add, total, part(i))), (0, zeros)
-    )
-    return tf.nest.map_structure(lambda x: x / parts, total)
-
-
-def _use_bfloat16_units() -> None:
-    """Makes TensorFlow multiply matrices in bfloat16 by oneDNN, and fuse everything else by XLA.
-
-    XLA's own products on a CPU know no matrix units. TensorFlow reads the flags once, while it is imported.
-    """
-    if BFLOAT16_FLAGS not in os.environ.get("TF_XLA_FLAGS", ""):
-        raise RuntimeError(
-            f'training.matmul: "bfloat16" needs TF_XLA_FLAGS="{BFLOAT16_FLAGS}" before TensorFlow is imported; '
-            "`zoo train --bfloat16` sets it"
-        )
-    tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": True})
+    batch = {name: ops.convert_to_tensor(value) for name, value in batch.items()}
+    rows = next(value.shape[0] for value in batch.values() if len(value.shape))
+    count = next(count for count in range(min(least, rows), rows + 1) if rows % count == 0)
+    # Every count-th row, so that where rows are spread over devices, so are those of each part.
+    cut = {name: ops.reshape(x, (-1, count, *x.shape[1:])) for name, x in batch.items() if len(x.shape)}
+    return count, lambda i: {**batch, **{name: x[:, i] for name, x in cut.items()}, "whole": batch}
