@@ -30,7 +30,7 @@ def events():
     """Reads what TensorBoard reads of a run's folder: kind of plugin -> tag -> [(step, value)], all of it."""
 
     def read(folder):
-        from tensorboard.backend.event_processing import event_accumulator
+        from tensorboard.backend.event_processing import plugin_event_accumulator as event_accumulator
         from tensorboard.util.tensor_util import make_ndarray
 
         found = event_accumulator.EventAccumulator(str(folder), {event_accumulator.TENSORS: 0}).Reload()

@@ -97,7 +97,7 @@ def test_the_graph_has_the_layers(told):
 
     folder, _, _ = told
     nodes = EventAccumulator(str(folder / "train")).Reload().Graph().node
-    for layer in ("hidden", "norm", "dropout", "classes"):
+    for layer in ("hidden", "norm", "classes"):
         assert any(layer in node.name for node in nodes)
     names = {node.name for node in nodes}
     assert all(source.lstrip("^").split(":")[0] in names for node in nodes for source in node.input)

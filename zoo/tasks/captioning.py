@@ -215,7 +215,7 @@ class Captioning(Captioner[CaptioningRecipe]):
 
     def embeddings(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, tuple[np.ndarray, list[dict[str, str]]]]:
         tokens = self.tokenizer.tokens(range(self.tokenizer.vocabulary_size))
-        return {"tokens": token_embeddings(self.model.get_layer("embedding").embeddings, tokens)}
+        return {"embedding": token_embeddings(self.model.get_layer("embedding").embeddings, tokens)}
 
     @cached_property
     def joint_model(self) -> keras.Model:

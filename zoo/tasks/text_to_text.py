@@ -280,14 +280,14 @@ class TextToText(Task[Recipe]):
         return self._attention_maps(self.pairs([example])[0])
 
     def embeddings(self, examples: Sequence[Mapping[str, str]]) -> dict[str, tuple[np.ndarray, list[dict[str, str]]]]:
-        separate = self.recipe.model.target_vocabulary_size is not None
-        sides = {"source": self.source_tokenizer, "target": self.target_tokenizer} if separate else {}
-        layers = {f"{side}_embedding": tokenizer for side, tokenizer in sides.items()}
+        tokenizers = {"embedding": self.source_tokenizer}
+        if self.recipe.model.target_vocabulary_size is not None:
+            tokenizers["target_embedding"] = self.target_tokenizer
         return {
-            name.replace("embedding", "tokens"): token_embeddings(
+            name: token_embeddings(
                 self.model.get_layer(name).embeddings, tokenizer.tokens(range(tokenizer.vocabulary_size))
             )
-            for name, tokenizer in (layers or {"embedding": self.source_tokenizer}).items()
+            for name, tokenizer in tokenizers.items()
         }
 
     # === Folders ===

@@ -124,7 +124,9 @@ class Board:
         from tensorboard.plugins.pr_curve.summary import pb
 
         curve = pb(name, labels=right, predictions=np.asarray(probabilities, np.float64))
-        self._write(run, step, [Summary.FromString(curve.SerializeToString())])
+        summary = Summary.FromString(curve.SerializeToString())
+        summary.value[0].tag = name
+        self._write(run, step, [summary])
 
     def embeddings(self, name: str, vectors: np.ndarray, labels: Sequence[Mapping[str, str]]) -> None:
         """Writes vectors for the projector, in place of those of the same name.
