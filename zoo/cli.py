@@ -354,7 +354,9 @@ def train(options: argparse.Namespace) -> None:
     for line in task.describe(examples):
         print(line, file=sys.stderr)
     logdir = options.logdir or (options.out / "logs" if options.out else None)
-    showing = Showing(kind=options.kind, layer=options.layer, head=options.head, histograms=options.histograms)
+    showing = Showing(
+        kind=options.kind, layer=options.layer, head=options.head or "mean", histograms=options.histograms
+    )
     position = task.fit(examples, dev, out=options.out, logdir=logdir, showing=showing, profile=options.profile)
     monitor = recipe.training.monitor
     best = f"best dev {monitor} {abs(position.best):.4g}, " if position.best is not None else ""

@@ -1,6 +1,5 @@
 """TensorBoard as the reader of a run meets it: each tab shows this run's data."""
 
-import dataclasses
 import re
 import subprocess
 import sys

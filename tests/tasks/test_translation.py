@@ -79,7 +79,7 @@ def test_tensorboard_shows_samples_and_where_the_model_looked(trained, pairs, ev
         assert (step, rows["input"], rows["reference"]) == (150, pair["source"], pair["target"])
         assert rows["output"] == translator(pair["source"])
     ((_, (width, height, _)),) = shown["images"]["attention/1"]
-    figure = translator.attention_maps(pairs[0]["source"], pairs[0]["target"]).to_figure("cross", layer=1)
+    figure = translator.attention_maps(pairs[0]["source"], pairs[0]["target"]).to_figure("cross", 1, "mean")
     assert [int(width), int(height)] == [round(90 * side) for side in figure.get_size_inches()]
     tokens = (folder / "logs/dev/embedding.labels.tsv").read_text().splitlines()
     vectors = np.loadtxt(folder / "logs/dev/embedding.vectors.tsv")

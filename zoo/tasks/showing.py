@@ -27,7 +27,7 @@ class Showing:
         pictures: How many of these are shown with what their heads look at.
         kind: "encoder", "decoder" or "cross" attention; cross-attention where None, if there is some.
         layer: A layer's number, from 1; the last where None.
-        head: A head's number, from 1, or "mean"; all heads where None.
+        head: A head's number, from 1, or "mean" of all; each of them where None.
         points: Dev examples, the first ones, behind precision-recall curves, confusion matrices and embeddings.
         histograms: Whether it is shown how each weight's values are spread.
     """
@@ -36,7 +36,7 @@ class Showing:
     pictures: int = 2
     kind: Literal["encoder", "decoder", "cross"] | None = None
     layer: int | None = None
-    head: int | Literal["mean"] | None = None
+    head: int | Literal["mean"] | None = "mean"
     points: int = 256
     histograms: bool = False
 
@@ -47,7 +47,7 @@ def check(task: Any, examples: Sequence[Mapping[str, Any]], showing: Showing) ->
     Raises:
         ValueError: If the model has no such kind, layer or head; it says what there is.
     """
-    if showing.pictures and (showing.kind, showing.layer, showing.head) != (None, None, None):
+    if showing.pictures and showing != Showing():
         picture = task.picture(examples[0])
         if picture is not None:
             chosen(picture.kinds(), showing.kind, showing.layer, showing.head)
@@ -70,8 +70,7 @@ def show(task: Any, board: Board, step: int, examples: Sequence[Mapping[str, Any
         picture = task.picture(example, sample["output"])
         if picture is not None:
             found = chosen(picture.kinds(), showing.kind, showing.layer, showing.head)
-            # A caption's own picture is of words on the image, whichever layers it is made of.
-            layer = len(found.layers) if showing.layer is None and found.keys is not None else showing.layer
+            layer = len(found.layers) if showing.layer is None else showing.layer
             board.image(DEV, step, f"attention/{number}", picture.to_figure(found.name, layer, showing.head))
     examples = examples[: showing.points]
     for name, guesses in task.guesses(examples).items():

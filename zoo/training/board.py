@@ -1,6 +1,7 @@
 """What TensorBoard shows of a run: event files, and the projector's tables beside them."""
 
 import io
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -159,7 +160,7 @@ class Board:
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
         # Trainings with the same values are compared too, so they are told apart by their folders.
-        self._write(BEST, 0, [hparams_pb(self.hyperparameters, trial_id=str(self.logdir.resolve()))])
+        self._write(BEST, 0, [hparams_pb(self.hyperparameters, trial_id=str(self.logdir))])
 
     def _draw(self, model: keras.Model) -> None:
         """Draws a model's operations; on JAX, which keeps no graph of them, its layers."""
@@ -189,7 +190,13 @@ def _operations(model: keras.Model) -> Any:
     import tensorflow as tf
 
     inputs = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), model._inputs_struct)
-    return tf.function(lambda x: model(x, training=False)).get_concrete_function(inputs).graph.as_graph_def()
+    graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(inputs).graph.as_graph_def()
+    # What is within the model's own scope is to be seen at once.
+    scope = re.compile(rf"^(\^?){model.name}(_\d+)?/")
+    for node in graph.node:
+        node.name = scope.sub(r"\1", node.name)
+        node.input[:] = [scope.sub(r"\1", name) for name in node.input]
+    return graph
 
 
 def _layers(model: keras.Model) -> Any:
