@@ -41,7 +41,7 @@ docs: $(VENV)/.zoo-docs  ## builds the documentation into docs/_build/html
 	$(PYTHON) -m sphinx -W --keep-going -q docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo docs/_build build *.egg-info
+	rm -rf $(VENV) $(PEERS) demo docs/_build docs/generated build *.egg-info
 
 $(VENV)/bin/python:
 	python3 -m venv $(VENV)

@@ -204,7 +204,7 @@ def _fields(options: argparse.Namespace) -> dict[str, str] | None:
 
 def list_presets(options: argparse.Namespace) -> None:
     from zoo.models import MODELS
-    from zoo.presets import read_card, shipped
+    from zoo.presets import read_card, shipped, stored_bytes
     from zoo.tasks import TASKS
 
     if options.task is not None and options.task not in TASKS:
@@ -213,13 +213,12 @@ def list_presets(options: argparse.Namespace) -> None:
     for name, folder in shipped().items():
         card = read_card(folder)
         if options.task in (None, card["recipe"]["task"]):
-            size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
             presets.append(
                 {
                     "name": name,
                     "task": card["recipe"]["task"],
                     "parameters": card.get("parameters"),
-                    "bytes": size,
+                    "bytes": stored_bytes(folder),
                     "score": card.get("score", {}),
                 }
             )
