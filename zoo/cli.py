@@ -131,6 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--dev", help="development examples: a SOURCE, or a file in the format of --data")
     sub.add_argument("--out", type=Path, help="folder for the trained preset and the run's checkpoints")
     sub.add_argument("--logdir", type=Path, help="folder for TensorBoard (default: OUT/logs)")
+    sub.add_argument("--histograms", action="store_true", help="shows in TensorBoard how each weight is spread")
+    sub.add_argument("--profile", type=_steps, metavar="A..B", help="profiles steps A to B, for TensorBoard")
+    _add_choice(sub, "TensorBoard shows it of dev examples")
     sub.add_argument(
         "--strategy",
         metavar="WORD",
@@ -148,10 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("preset", help="a shipped preset or a folder")
     sub.add_argument("input", help="a text, or a file with an image")
     sub.add_argument("--out", type=Path, required=True, metavar="FILE.html|FILE.png")
-    only = "a .png shows it alone, a .html begins with it"
-    sub.add_argument("--kind", choices=("encoder", "decoder", "cross"), help=f"a kind of attention: {only}")
-    sub.add_argument("--layer", type=int, metavar="N", help=f"a layer, from 1: {only}")
-    sub.add_argument("--head", type=_head, metavar="N|mean", help=f"a head, from 1, or the mean of all: {only}")
+    _add_choice(sub, "a .png shows it alone, a .html begins with it")
 
     sub = command(
         doctor,
@@ -176,6 +176,19 @@ def _head(text: str) -> int | str:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}; it takes a number from 1, or mean") from None
+
+
+def _steps(text: str) -> tuple[int, int]:
+    first, separator, last = text.partition("..")
+    if not (separator and first.isdecimal() and last.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r}; it takes two steps, such as 100..110")
+    return int(first), int(last)
+
+
+def _add_choice(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--kind", choices=("encoder", "decoder", "cross"), help=f"a kind of attention: {what}")
+    parser.add_argument("--layer", type=int, metavar="N", help=f"a layer, from 1: {what}")
+    parser.add_argument("--head", type=_head, metavar="N|mean", help=f"a head, from 1, or the mean of all: {what}")
 
 
 def _add_data(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -345,6 +358,7 @@ def train(options: argparse.Namespace) -> None:
 
     distribution = open_strategy(options.strategy)  # before anything is computed
     from zoo.tasks.run import open_run, read_recipe
+    from zoo.tasks.showing import Showing
 
     recipe = read_recipe(options.recipe, options.data, options.set)
     examples, dev = load_train_and_dev(
@@ -359,7 +373,18 @@ def train(options: argparse.Namespace) -> None:
     for line in task.describe(examples):
         print(line, file=sys.stderr)
     logdir = options.logdir or (options.out / "logs" if options.out else None)
-    position = task.fit(examples, dev, out=options.out, logdir=logdir, strategy=distribution)
+    showing = Showing(
+        kind=options.kind, layer=options.layer, head=options.head or "mean", histograms=options.histograms
+    )
+    position = task.fit(
+        examples,
+        dev,
+        out=options.out,
+        logdir=logdir,
+        showing=showing,
+        profile=options.profile,
+        strategy=distribution,
+    )
     monitor = recipe.training.monitor
     best = f"best dev {monitor} {abs(position.best):.4g}, " if position.best is not None else ""
     print(f"{best}{position.step} steps, {position.seconds / 60:.1f} minutes of training")

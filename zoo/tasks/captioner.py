@@ -173,12 +173,15 @@ class Captioner(Task[Recipe]):
     def ways(self) -> dict[str, dict[str, Any]]:
         return {"beams=1": {"beams": 1}, f"beams={self.recipe.generation.beams}": {}}
 
-    def samples(self, examples: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-        outputs = self([example["image"] for example in examples])
+    def samples(self, examples: Sequence[Mapping[str, Any]], **generation: Any) -> list[dict[str, str]]:
+        outputs = self([example["image"] for example in examples], **generation)
         return [
             {"input": e["name"], "output": output, "reference": e["captions"][0]}
             for e, output in zip(examples, outputs)
         ]
+
+    def picture(self, example: Mapping[str, Any], output: str = "") -> CaptionMaps:
+        return self.attention_maps(example["image"], output or example["captions"][0])
 
     # === Scores ===
 

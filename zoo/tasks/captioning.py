@@ -26,6 +26,7 @@ from zoo.models.vision_encoder_decoder import VisionEncoderDecoder, VisionEncode
 from zoo.tasks.captioner import Captioner, CaptionerRecipe
 from zoo.tasks.reward import RewardConfig, RewardedBatches
 from zoo.tasks.seeing import CHUNK
+from zoo.tasks.showing import token_embeddings
 from zoo.training import TrainingConfig, vocabulary_loss
 from zoo.training.losses import share, token_counts
 
@@ -218,6 +219,13 @@ class Captioning(Captioner[CaptioningRecipe]):
             captions = self([example["image"] for example in examples], beams=1, n_best=1)
         return caption_scores(captions, [example["captions"] for example in examples])
 
+    def samples_while_training(self, examples: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+        return self.samples(examples, beams=1, n_best=1)
+
+    def embeddings(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, tuple[np.ndarray, list[dict[str, str]]]]:
+        tokens = self.tokenizer.tokens(range(self.tokenizer.vocabulary_size))
+        return {"embedding": token_embeddings(self.model.get_layer("embedding").embeddings, tokens)}
+
     @cached_property
     def joint_model(self) -> keras.Model:
         """The model from {"images", "target"} to logits: both halves, for training them together."""
@@ -249,7 +257,8 @@ class Captioning(Captioner[CaptioningRecipe]):
         rewarded = "advantages" in batch
         weights, smoothing = (counts * batch["advantages"], 0.0) if rewarded else (counts, config.smoothing(batch))
         total = vocabulary_loss(model, inputs, labels, weights, smoothing, fused=config.fused_loss, training=training)
-        metrics = {"tokens": keras.ops.sum(whole), "padding": 1 - keras.ops.mean(whole)}
+        images = float(whole.shape[0])
+        metrics = {"tokens": keras.ops.sum(whole), "images": images, "padding": 1 - keras.ops.mean(whole)}
         return total / share(counts, whole), metrics
 
 

@@ -135,8 +135,8 @@ class ImageClassification(Pretrained[ImageClassificationRecipe]):
         label = [self(seen)]
         return CaptionMaps(seen, label, last.reshape(1, *self.model.grid), [Kind("encoder", label, None, layers)])
 
-    def samples(self, examples: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-        outputs = self([example["image"] for example in examples])
+    def samples(self, examples: Sequence[Mapping[str, Any]], **settings: Any) -> list[dict[str, str]]:
+        outputs = self([example["image"] for example in examples], **settings)
         return [{"input": e["name"], "output": out, "reference": e["label"]} for e, out in zip(examples, outputs)]
 
     def evaluate(self, examples: Sequence[Mapping[str, Any]], **settings: Any) -> dict[str, Any]:

@@ -15,8 +15,12 @@ from zoo.config import Config, ConfigError
 from zoo.data import hold_out
 from zoo.files import replacing
 from zoo.generation.compile import Program
+from zoo.metrics.classification import Guesses
+from zoo.pictures.picture import Picture
 from zoo.presets import CARD, read_card
+from zoo.tasks.showing import Showing, check, flat, show
 from zoo.training import Distribution, Position, Run, TrainingConfig, open_strategy
+from zoo.training.board import Board
 from zoo.training.ranks import RankAllocator
 
 WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.safetensors"
@@ -95,8 +99,8 @@ class Task(abc.ABC, Generic[Recipe]):
         return {"": {}}
 
     @abc.abstractmethod
-    def samples(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-        """Runs labelled examples for a model card: "input", "output" and "reference", as text."""
+    def samples(self, examples: Sequence[Mapping[str, str]], **settings: Any) -> list[dict[str, str]]:
+        """Runs labelled examples for a reader: "input", "output" and "reference", as text."""
 
     @property
     def demo(self) -> list[str]:
@@ -165,6 +169,31 @@ class Task(abc.ABC, Generic[Recipe]):
         """Scores dev examples in the course of a run; evaluate() where a task has no quicker way."""
         return self.evaluate(examples)
 
+    # What TensorBoard shows of a run: see showing.py.
+
+    def samples_while_training(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        """Runs dev examples in the course of a run; samples() where a task has no quicker way."""
+        return self.samples(examples)
+
+    def picture(self, example: Mapping[str, Any], output: str = "") -> Picture | None:
+        """Draws where the model looks; None where there is nothing to draw.
+
+        Args:
+            example: A labelled example.
+            output: What the model made of it, for tasks that are drawn by it; the label where empty.
+        """
+        return None
+
+    def guesses(self, examples: Sequence[Mapping[str, str]]) -> Mapping[str, Guesses]:
+        """Returns what each classifying head thinks of labelled examples, by the head's name."""
+        return {}
+
+    def embeddings(
+        self, examples: Sequence[Mapping[str, str]]
+    ) -> Mapping[str, tuple[np.ndarray, list[dict[str, str]]]]:
+        """Returns tables of vectors, (rows, D), with what is known of each row, by the table's name."""
+        return {}
+
     @property
     def trained_model(self) -> keras.Model:
         """What a run trains, where that is more than the model."""
@@ -206,6 +235,8 @@ class Task(abc.ABC, Generic[Recipe]):
         out: str | Path | None = None,
         logdir: str | Path | None = None,
         training: TrainingConfig | None = None,
+        showing: Showing = Showing(),
+        profile: tuple[int, int] | None = None,
         strategy: str | Distribution | None = None,
     ) -> Position:
         """Trains on examples; the model ends with the weights that did best on the dev examples.
@@ -217,6 +248,8 @@ class Task(abc.ABC, Generic[Recipe]):
             out: Folder for checkpoints and the best weights; a run that was stopped goes on from there.
             logdir: Folder for TensorBoard.
             training: Settings other than the recipe's.
+            showing: What TensorBoard shows besides numbers.
+            profile: The first and the last of some steps that are profiled, for TensorBoard too.
             strategy: The devices and machines to train on, as `zoo train --strategy` takes them, or what
                 zoo.training.open_strategy() made of that; one device where None. Of several workers only the first one
                 writes, and its model alone is certain to end with the best weights.
@@ -239,7 +272,20 @@ class Task(abc.ABC, Generic[Recipe]):
         batches = self.batches(train, config.seed)
         if epochs is not None:
             config = config.for_epochs(epochs, len(batches.plan(0)))
+        board = None
+        if logdir is not None and distribution.is_chief:
+            check(self, dev, showing)
+            recipe = dataclasses.replace(self.recipe, training=config)
+            board = Board(logdir, flat(recipe.to_dict()), self.trained_model, profile)
+        elif profile is not None and logdir is None:
+            raise ConfigError(f"profile: {profile}, and no logdir to write it to")
         best: list[np.ndarray] = []
+
+        def evaluate():
+            scores = self.score_while_training(dev)
+            if board is not None:
+                show(self, board, run.position.step, dev, showing)
+            return scores
 
         def keep_best():
             best[:] = [keras.ops.convert_to_numpy(weight) for weight in self.trained_model.weights]
@@ -249,10 +295,10 @@ class Task(abc.ABC, Generic[Recipe]):
         run = self.make_run(
             config,
             batches,
-            evaluate=lambda: self.score_while_training(dev),
+            evaluate=evaluate,
             keep_best=keep_best,
             checkpoint=None if out is None else Path(out) / CHECKPOINT,
-            logdir=logdir,
+            board=board,
             distribution=distribution,
         )
         position = run.train()

@@ -124,9 +124,9 @@ class TextGeneration(Pretrained[TextGenerationRecipe]):
         found = {path: ops.convert_to_numpy(weights)[0] for path, weights in maps.items()}
         return AttentionMaps([], self.tokenizer.tokens(row), found)
 
-    def samples(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    def samples(self, examples: Sequence[Mapping[str, str]], **settings: Any) -> list[dict[str, str]]:
         texts = [example["text"] for example in examples]
-        return [{"input": text, "output": out, "reference": text} for text, out in zip(texts, self(texts))]
+        return [{"input": text, "output": out, "reference": text} for text, out in zip(texts, self(texts, **settings))]
 
     # === Scores ===
 
