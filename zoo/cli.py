@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--bfloat16",
         action="store_true",
-        help="multiplies matrices in bfloat16: twice as fast on CPUs with units for it (AMX)",
+        help="multiplies matrices in bfloat16: twice as fast on CPUs that can (AMX, AVX512-BF16)",
     )
     sub.add_argument("--init", metavar="PRESET", help="begins with this preset's vocabulary and weights")
     _add_set(sub, "a field of the recipe, for example training.steps=100")
