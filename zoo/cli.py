@@ -135,6 +135,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--profile", type=_steps, metavar="A..B", help="profiles steps A to B, for TensorBoard")
     _add_choice(sub, "TensorBoard shows it of dev examples")
     sub.add_argument(
+        "--strategy",
+        metavar="WORD",
+        help="several devices: mirrored, multi-worker or tpu; on the jax backend data-parallel or model-parallel=N",
+    )
+    sub.add_argument(
         "--bfloat16",
         action="store_true",
         help="multiplies matrices in bfloat16: twice as fast on CPUs with units for it (AMX)",
@@ -337,6 +342,9 @@ def train(options: argparse.Namespace) -> None:
         os.environ["TF_XLA_FLAGS"] = f"{os.environ.get('TF_XLA_FLAGS', '')} {BFLOAT16_FLAGS}"
         options.set.append("training.matmul=bfloat16")
     _import_backend()
+    from zoo.training.distribution import open_strategy
+
+    distribution = open_strategy(options.strategy)  # before anything is computed
     from zoo.tasks.run import open_run, read_recipe
     from zoo.tasks.showing import Showing
 
@@ -344,7 +352,7 @@ def train(options: argparse.Namespace) -> None:
     examples, dev = load_train_and_dev(
         recipe.source, dev=options.dev, data_dir=options.data_dir, fields=_fields(options), seed=recipe.training.seed
     )
-    task = open_run(recipe, examples, options.out, options.init)
+    task = open_run(recipe, examples, options.out, options.init, writes=distribution.is_chief)
     print(
         f"{recipe.task}: {len(examples)} training and {len(dev)} dev examples, "
         f"{task.model.count_params() / 1e6:.2f} M parameters",
@@ -356,11 +364,19 @@ def train(options: argparse.Namespace) -> None:
     showing = Showing(
         kind=options.kind, layer=options.layer, head=options.head or "mean", histograms=options.histograms
     )
-    position = task.fit(examples, dev, out=options.out, logdir=logdir, showing=showing, profile=options.profile)
+    position = task.fit(
+        examples,
+        dev,
+        out=options.out,
+        logdir=logdir,
+        showing=showing,
+        profile=options.profile,
+        strategy=distribution,
+    )
     monitor = recipe.training.monitor
     best = f"best dev {monitor} {abs(position.best):.4g}, " if position.best is not None else ""
     print(f"{best}{position.step} steps, {position.seconds / 60:.1f} minutes of training")
-    if options.out is not None:
+    if options.out is not None and distribution.is_chief:
         print(f"saved: {options.out}    use it: zoo predict {options.out} ...")
 
 

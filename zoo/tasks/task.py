@@ -18,7 +18,7 @@ from zoo.metrics.classification import Guesses
 from zoo.pictures.picture import Picture
 from zoo.presets import CARD, read_card
 from zoo.tasks.showing import Showing, check, flat, show
-from zoo.training import Position, Run, TrainingConfig
+from zoo.training import Distribution, Position, Run, TrainingConfig, open_strategy
 from zoo.training.board import Board
 from zoo.training.ranks import RankAllocator
 
@@ -215,6 +215,7 @@ class Task(abc.ABC, Generic[Recipe]):
         training: TrainingConfig | None = None,
         showing: Showing = Showing(),
         profile: tuple[int, int] | None = None,
+        strategy: str | Distribution | None = None,
     ) -> Position:
         """Trains on examples; the model ends with the weights that did best on the dev examples.
 
@@ -227,6 +228,9 @@ class Task(abc.ABC, Generic[Recipe]):
             training: Settings other than the recipe's.
             showing: What TensorBoard shows besides numbers.
             profile: The first and the last of some steps that are profiled, for TensorBoard too.
+            strategy: The devices and machines to train on, as `zoo train --strategy` takes them, or what
+                zoo.training.open_strategy() made of that; one device where None. Of several workers only the first one
+                writes, and its model alone is certain to end with the best weights.
 
         Returns:
             Where the run ended.
@@ -234,6 +238,8 @@ class Task(abc.ABC, Generic[Recipe]):
         Raises:
             ValueError: If an example cannot be used; it says which.
         """
+        distribution = strategy if isinstance(strategy, Distribution) else open_strategy(strategy)
+        out = out if distribution.is_chief else None
         config = training or self.recipe.training
         if dev is None:
             train, dev = hold_out(train, seed=config.seed)
@@ -245,11 +251,11 @@ class Task(abc.ABC, Generic[Recipe]):
         if epochs is not None:
             config = config.for_epochs(epochs, len(batches.plan(0)))
         board = None
-        if logdir is not None:
+        if logdir is not None and distribution.is_chief:
             check(self, dev, showing)
             recipe = dataclasses.replace(self.recipe, training=config)
             board = Board(logdir, flat(recipe.to_dict()), self.trained_model, profile)
-        elif profile is not None:
+        elif logdir is None and profile is not None:
             raise ConfigError(f"profile: {profile}, and no logdir to write it to")
         best: list[np.ndarray] = []
 
@@ -276,6 +282,7 @@ class Task(abc.ABC, Generic[Recipe]):
             ranks=self.rank_allocator(config.steps),
             checkpoint=None if out is None else Path(out) / CHECKPOINT,
             board=board,
+            distribution=distribution,
         )
         position = run.train()
         if best:
