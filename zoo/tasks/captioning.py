@@ -257,7 +257,7 @@ class Captioning(Captioner[CaptioningRecipe]):
         rewarded = "advantages" in batch
         weights, smoothing = (counts * batch["advantages"], 0.0) if rewarded else (counts, config.smoothing(batch))
         total = vocabulary_loss(model, inputs, labels, weights, smoothing, fused=config.fused_loss, training=training)
-        images = float(whole.shape[0])
+        images = keras.ops.convert_to_tensor(float(whole.shape[0]))
         metrics = {"tokens": keras.ops.sum(whole), "images": images, "padding": 1 - keras.ops.mean(whole)}
         return total / share(counts, whole), metrics
 
