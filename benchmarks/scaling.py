@@ -99,7 +99,12 @@ def measure(size: str, topology: str) -> dict:
                 tried |= {"fits": False, "bytes": error.needed, "seconds to compile": time.time() - began}
                 print(f"{size} on {topology}, {layout}, {rows} rows a chip: {error}", file=sys.stderr)
                 # The state alone is too large: fewer rows change nothing.
-                if error.needed > 64 * 2**30 and rows == ROWS[0] and layout == "whole" and state_bytes(step) > 16 * 2**30:
+                if (
+                    error.needed > 64 * 2**30
+                    and rows == ROWS[0]
+                    and layout == "whole"
+                    and state_bytes(step) > 16 * 2**30
+                ):
                     break
                 continue
             tried |= {"fits": True, "seconds to compile": time.time() - began}
@@ -114,7 +119,9 @@ def measure(size: str, topology: str) -> dict:
                 "tokens a second": a_second,
                 "dollars a billion tokens": PRICE * chips * 1e9 / a_second / 3600,
                 "sent by a chip": found.exchanged,
-                "collectives": [dataclasses.asdict(c) if dataclasses.is_dataclass(c) else c._asdict() for c in found.collectives],
+                "collectives": [
+                    dataclasses.asdict(c) if dataclasses.is_dataclass(c) else c._asdict() for c in found.collectives
+                ],
             }
             return result
     return result
@@ -156,7 +163,7 @@ def main() -> None:
     for size in SIZES:
         for topology in SLICES:
             done = any((found["size"], found["topology"]) == (size, topology) for found in results)
-            if done or options.only and f"{size}:{topology}" not in options.only:
+            if done or (options.only and f"{size}:{topology}" not in options.only):
                 continue
             results.append(measure(size, topology))
             if options.out:
