@@ -3,13 +3,12 @@
     python benchmarks/scaling.py --out benchmarks/scaling.json [--only 60M:v5e:1x1 220M:v5e:2x4 ...]
     python benchmarks/scaling.py --table benchmarks/scaling.json
 
-No chip is needed: every step is compiled ahead of time (pip install -e ".[tpu]"), with as many rows a chip, a power of two,
-as were found to fit. What comes out goes into the file after each program, so that a run that was stopped goes on. Rates
-are the chip's published ones: what is written are bounds that no run beats, not times that one was seen to take.
+No chip is needed: every step is compiled ahead of time (pip install -e ".[tpu]"), with as many rows a chip, a power of
+two, as are found to fit. Results go into the file one by one, so that a run that was stopped goes on. Rates are the
+chip's published ones: what is written are bounds that no run beats, not times that one was seen to take.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
@@ -18,9 +17,10 @@ from pathlib import Path
 
 os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
+import keras
 from jax.sharding import PartitionSpec
 
-from zoo.ahead.chips import chip_count
+from zoo.ahead.chips import CHIPS, chip_count
 from zoo.ahead.programs import TooLarge, abstractly, compile_training_step
 from zoo.files import replacing
 from zoo.models.encoder_decoder import EncoderDecoderConfig, encoder_decoder
@@ -37,6 +37,7 @@ SIZES = {
 SLICES = ("v5e:1x1", "v5e:2x4", "v5e:16x16")
 VOCABULARY, SOURCE, TARGET = 32000, 512, 128
 ROWS = (64, 32, 16, 8, 4, 2, 1)  # a chip
+MEMORY = CHIPS["v5e"].memory
 # Dollars a chip and hour, on demand, us-central1. Source: github.com/skypilot-org/skypilot-catalog,
 # catalogs/v8/gcp/vms.csv, commit 006059e, tpu-v5litepod-1.
 PRICE = 1.20
@@ -78,23 +79,20 @@ def spread(chips: int):
 
 
 def measure(size: str, topology: str) -> dict:
-    """Compiles a size's step for a slice: each chip with the whole state, and where that does not fit, spread."""
-    import keras
-
+    """Compiles a size's step for a slice: each chip with the whole state, or with a share where that does not fit."""
     chips = chip_count(topology)
     step, model = abstractly(lambda: make_step(size))
+    state = sum(x.size * x.dtype.itemsize for x in step.abstract_state)
     result = {"size": size, "topology": topology, "parameters": int(model.count_params()), "tried": []}
-    for layout, placing in (("whole", None), ("spread", spread(chips))):
+    layouts = {"whole": None} if state < MEMORY else {}
+    layouts |= {"spread": spread(chips)} if chips > 1 and state / chips < MEMORY else {}
+    for layout, placing in layouts.items():
         for rows in ROWS:
-            if layout == "spread" and chips == 1:
-                continue
-            lengths = {"source": SOURCE, "target": TARGET, "labels": TARGET}
-            batch = {name: keras.KerasTensor((rows * chips, n), "int32") for name, n in lengths.items()}
-            began = time.time()
             tried = {"layout": layout, "rows a chip": rows}
             result["tried"].append(tried)
+            began = time.time()
             try:
-                found = compile_training_step(topology, step, batch, placing)
+                found = compile_training_step(topology, step, batch_of(rows * chips), placing)
             except TooLarge as error:
                 tried |= {"fits": False, "bytes": error.needed, "seconds to compile": time.time() - began}
                 print(f"{size} on {topology}, {layout}, {rows} rows a chip: {error}", file=sys.stderr)
@@ -107,10 +105,10 @@ def measure(size: str, topology: str) -> dict:
                 ):
                     break
                 continue
-            tried |= {"fits": True, "seconds to compile": time.time() - began}
+            tried |= {"bytes": found.memory, "seconds to compile": time.time() - began}
             tokens = rows * chips * (SOURCE + TARGET)
             a_second = tokens / found.ideal_seconds
-            result |= {
+            return result | {
                 "layout": layout,
                 "rows a chip": rows,
                 "bytes a chip": found.memory,
@@ -123,30 +121,28 @@ def measure(size: str, topology: str) -> dict:
                     dataclasses.asdict(c) if dataclasses.is_dataclass(c) else c._asdict() for c in found.collectives
                 ],
             }
-            return result
     return result
 
 
-def state_bytes(step) -> int:
-    return sum(x.size * x.dtype.itemsize for x in step.abstract_state)
+def batch_of(rows: int) -> dict:
+    lengths = {"source": SOURCE, "target": TARGET, "labels": TARGET}
+    return {name: keras.KerasTensor((rows, length), "int32") for name, length in lengths.items()}
 
 
 def table(results: list[dict]) -> str:
     """Writes results as the table of docs/scaling.md."""
-    lines = [
-        "| parameters | chips | state | rows a chip | memory a chip | products | memory | links | tokens/s | $ / 10^9 tokens |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ("parameters", "chips", "state", "rows a chip", "memory a chip", "products", "memory", "links")
+    columns += ("tokens/s", "$ for 10^9 tokens")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for found in results:
-        name, chips = f"{found['parameters'] / 1e6:,.0f} M", chip_count(found["topology"])
-        if "layout" not in found:
-            lines.append(f"| {name} | {chips} | does not fit | | | | | | | |")
-            continue
-        times = " | ".join(f"{found['seconds'][part] * 1e3:,.1f} ms" for part in ("products", "memory", "links"))
-        lines.append(
-            f"| {name} | {chips} | {found['layout']} | {found['rows a chip']} | {found['bytes a chip'] / 2**30:.1f} GiB "
-            f"| {times} | {found['tokens a second']:,.0f} | {found['dollars a billion tokens']:,.2f} |"
-        )
+        cells = [f"{found['parameters'] / 1e6:,.0f} M", chip_count(found["topology"])]
+        if "layout" in found:
+            cells += [found["layout"], found["rows a chip"], f"{found['bytes a chip'] / 2**30:.1f} GiB"]
+            cells += [f"{found['seconds'][part] * 1e3:,.1f} ms" for part in ("products", "memory", "links")]
+            cells += [f"{found['tokens a second']:,.0f}", f"{found['dollars a billion tokens']:,.2f}"]
+        else:
+            cells += ["does not fit"] + [""] * 7
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 

@@ -48,7 +48,7 @@ def vocabulary_loss(
     """
     if fused is None:
         logits = math.prod(ops.shape(labels)) * model.output.shape[-1]
-        fused = not normalized and logits >= MANY * devices()
+        fused = not normalized and logits >= MANY * sharing_devices()
         product = _last_product(model) if fused else None
     elif fused:
         product = _last_product(model)
@@ -119,7 +119,7 @@ def linear_cross_entropy(
     """
     vocabulary, width = table.shape
     tokens = math.prod(ops.shape(labels))
-    lanes = math.gcd(devices(), tokens)
+    lanes = math.gcd(sharing_devices(), tokens)
     size = max(1, min(BLOCK // vocabulary, tokens // lanes))
     blocks = -(-tokens // lanes // size)
 
