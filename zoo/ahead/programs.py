@@ -14,7 +14,7 @@ from zoo.ahead.chips import CHIPS, Chip, slice_devices
 from zoo.ahead.hlo import Collective, Program
 from zoo.generation.compile import stateless
 from zoo.tasks.task import Task
-from zoo.training.sharing import shared_by
+from zoo.training.distribution import shared_by
 from zoo.training.step_jax import JaxStep
 
 Made = TypeVar("Made")

@@ -117,3 +117,22 @@ def check_rows(rows: int, replicas: int) -> None:
 def rows_of(batch: Mapping[str, Any]) -> int:
     """Counts a batch's rows."""
     return next(value.shape[0] for value in batch.values() if len(value.shape))
+
+
+@contextmanager
+def shared_by(devices: int) -> Iterator[None]:
+    """Says of steps that are traced inside the block how many devices share the rows of each batch, in one program.
+
+    The compiler divides the work on rows up by itself. It cannot do so with a loop over parts of a batch, which has to
+    be written so that each device goes through its own.
+    """
+    token = _sharing.set(devices)
+    try:
+        yield
+    finally:
+        _sharing.reset(token)
+
+
+def sharing_devices() -> int:
+    """Returns how many devices share a batch."""
+    return _sharing.get()

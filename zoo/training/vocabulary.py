@@ -8,8 +8,8 @@ from keras import KerasTensor, ops
 
 from zoo.config import ConfigError
 from zoo.layers import LogitBias, TokenEmbedding
+from zoo.training.distribution import sharing_devices
 from zoo.training.losses import cross_entropy
-from zoo.training.sharing import devices
 
 # Logits that are held at once, 64 MB in float32: smaller blocks make slower products, larger ones take more memory.
 BLOCK = 2**24
