@@ -133,6 +133,7 @@ def readme(folder: Path) -> str:
 
 {card["title"]}{" " + card["needs"] if "needs" in card else ""}
 
+<!-- not run: make demo runs every preset -->
 ```python
 import zoo
 
