@@ -26,6 +26,25 @@ def rng():
 
 
 @pytest.fixture(scope="session")
+def events():
+    """Reads what TensorBoard reads of a run's folder: kind of plugin -> tag -> [(step, value)], all of it."""
+
+    def read(folder):
+        from tensorboard.backend.event_processing import plugin_event_accumulator as event_accumulator
+        from tensorboard.util.tensor_util import make_ndarray
+
+        found = event_accumulator.EventAccumulator(str(folder), {event_accumulator.TENSORS: 0}).Reload()
+        values = {}
+        for tag in found.Tags()["tensors"]:
+            kind = found.SummaryMetadata(tag).plugin_data.plugin_name
+            series = [(event.step, make_ndarray(event.tensor_proto)) for event in found.Tensors(tag)]
+            values.setdefault(kind, {})[tag] = series
+        return values
+
+    return read
+
+
+@pytest.fixture(scope="session")
 def jit():
     """Compiles a function of tensors with XLA; the layers that it calls must not change their variables."""
     import keras

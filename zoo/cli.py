@@ -131,6 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--dev", help="development examples: a SOURCE, or a file in the format of --data")
     sub.add_argument("--out", type=Path, help="folder for the trained preset and the run's checkpoints")
     sub.add_argument("--logdir", type=Path, help="folder for TensorBoard (default: OUT/logs)")
+    sub.add_argument("--histograms", action="store_true", help="shows in TensorBoard how each weight is spread")
+    sub.add_argument("--profile", type=_steps, metavar="A..B", help="profiles steps A to B, for TensorBoard")
+    _add_choice(sub, "TensorBoard shows it of dev examples")
     sub.add_argument(
         "--strategy",
         metavar="WORD",
@@ -139,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--bfloat16",
         action="store_true",
-        help="multiplies matrices in bfloat16: twice as fast on CPUs with units for it (AMX)",
+        help="multiplies matrices in bfloat16: twice as fast on CPUs that can (AMX, AVX512-BF16)",
     )
     sub.add_argument("--init", metavar="PRESET", help="begins with this preset's vocabulary and weights")
     _add_set(sub, "a field of the recipe, for example training.steps=100")
@@ -148,12 +151,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("preset", help="a shipped preset or a folder")
     sub.add_argument("input", help="a text, or a file with an image")
     sub.add_argument("--out", type=Path, required=True, metavar="FILE.html|FILE.png")
-    only = "a .png shows it alone, a .html begins with it"
-    sub.add_argument("--kind", choices=("encoder", "decoder", "cross"), help=f"a kind of attention: {only}")
-    sub.add_argument("--layer", type=int, metavar="N", help=f"a layer, from 1: {only}")
-    sub.add_argument("--head", type=_head, metavar="N|mean", help=f"a head, from 1, or the mean of all: {only}")
+    _add_choice(sub, "a .png shows it alone, a .html begins with it")
 
-    command(doctor, "doctor", "Says which backend, devices, compiler and precision are truly active.")
+    sub = command(
+        doctor,
+        "doctor",
+        "Says which backend, devices, compiler and precision are truly active; or, with --tpu, what a recipe would "
+        "take and do on TPUs, found out by compiling for them (needs jax[tpu], and no TPU).",
+    )
+    sub.add_argument(
+        "recipe", nargs="?", help="with --tpu: a preset's name, a JSON file, or a task: its default recipe"
+    )
+    sub.add_argument("--tpu", metavar="TOPOLOGY", help="a chip and how many: v5e:1x1, v5e:2x2, v6e:4x4 ...")
+    sub.add_argument("--batch", type=int, metavar="N", help="rows of a training batch, all chips' together")
+    _add_data(sub, required=False)
+    _add_set(sub, "a field of the recipe, for example training.precision=mixed_bfloat16")
     return parser
 
 
@@ -164,6 +176,19 @@ def _head(text: str) -> int | str:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}; it takes a number from 1, or mean") from None
+
+
+def _steps(text: str) -> tuple[int, int]:
+    first, separator, last = text.partition("..")
+    if not (separator and first.isdecimal() and last.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r}; it takes two steps, such as 100..110")
+    return int(first), int(last)
+
+
+def _add_choice(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--kind", choices=("encoder", "decoder", "cross"), help=f"a kind of attention: {what}")
+    parser.add_argument("--layer", type=int, metavar="N", help=f"a layer, from 1: {what}")
+    parser.add_argument("--head", type=_head, metavar="N|mean", help=f"a head, from 1, or the mean of all: {what}")
 
 
 def _add_data(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -333,6 +358,7 @@ def train(options: argparse.Namespace) -> None:
 
     distribution = open_strategy(options.strategy)  # before anything is computed
     from zoo.tasks.run import open_run, read_recipe
+    from zoo.tasks.showing import Showing
 
     recipe = read_recipe(options.recipe, options.data, options.set)
     examples, dev = load_train_and_dev(
@@ -347,7 +373,18 @@ def train(options: argparse.Namespace) -> None:
     for line in task.describe(examples):
         print(line, file=sys.stderr)
     logdir = options.logdir or (options.out / "logs" if options.out else None)
-    position = task.fit(examples, dev, out=options.out, logdir=logdir, strategy=distribution)
+    showing = Showing(
+        kind=options.kind, layer=options.layer, head=options.head or "mean", histograms=options.histograms
+    )
+    position = task.fit(
+        examples,
+        dev,
+        out=options.out,
+        logdir=logdir,
+        showing=showing,
+        profile=options.profile,
+        strategy=distribution,
+    )
     monitor = recipe.training.monitor
     best = f"best dev {monitor} {abs(position.best):.4g}, " if position.best is not None else ""
     print(f"{best}{position.step} steps, {position.seconds / 60:.1f} minutes of training")
@@ -364,11 +401,39 @@ def attention(options: argparse.Namespace) -> None:
 
 
 def doctor(options: argparse.Namespace) -> None:
+    if options.tpu is not None:
+        return _doctor_for_tpu(options)
+    if options.recipe is not None:
+        raise ConfigError(f"doctor {options.recipe}: a recipe is looked at with --tpu TOPOLOGY --batch N")
     _import_backend()
     from zoo.doctor import examine
 
     for name, finding in examine().items():
         print(f"{name:12} {finding}")
+
+
+def _doctor_for_tpu(options: argparse.Namespace) -> None:
+    from zoo.ahead.chips import check_topology, find_compiler
+    from zoo.tasks import check_recipe_name
+
+    check_topology(options.tpu)
+    if options.recipe is None or options.batch is None:
+        raise ConfigError("doctor --tpu: it takes a RECIPE and --batch N too")
+    check_recipe_name(options.recipe)
+    find_compiler()
+    os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    _import_backend()
+    from zoo.ahead.report import report
+    from zoo.data import load_train_and_dev
+
+    def examples(recipe: Any) -> Sequence[Any]:
+        found, _ = load_train_and_dev(
+            options.data or recipe.source, data_dir=options.data_dir, fields=_fields(options), seed=recipe.training.seed
+        )
+        return found
+
+    for name, finding in report(options.tpu, options.recipe, options.batch, examples, options.set):
+        print(f"{name:12} {finding}", flush=True)
 
 
 if __name__ == "__main__":

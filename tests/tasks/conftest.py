@@ -54,7 +54,7 @@ def trained(recipe, pairs, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("trained")
     translator = Translation.from_examples(recipe(), pairs)
-    position = translator.fit(pairs, pairs, out=folder)
+    position = translator.fit(pairs, pairs, out=folder, logdir=folder / "logs")
     translator.generator.jit = False  # what is compiled from here on, is compiled faster
     return translator, folder, position
 

@@ -71,7 +71,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("captioner")
     task = Captioning.from_examples(RECIPE, EXAMPLES)
     task.generator.jit = False
-    task.fit(EXAMPLES, EXAMPLES, out=folder)
+    task.fit(EXAMPLES, EXAMPLES, out=folder, logdir=folder / "logs")
     return task, folder
 
 
@@ -112,6 +112,18 @@ def test_a_captioner_survives_its_folder(trained):
     loaded.generator.jit = False
     images = [example["image"] for example in EXAMPLES]
     assert loaded(images) == task(images)
+
+
+def test_tensorboard_shows_captions_on_their_images(trained, events):
+    task, folder = trained
+    shown = events(folder / "logs/dev")
+    assert [step for step, _ in shown["images"]["attention/1"]] == [60, 120]
+    _, (width, height, _) = shown["images"]["attention/2"][-1]
+    figure = task.attention_maps(EXAMPLES[1]["image"]).to_figure("cross", 1, "mean")
+    assert [int(width), int(height)] == [round(90 * side) for side in figure.get_size_inches()]
+    rows = dict(shown["text"]["samples/2"][-1][1].tolist())
+    assert rows[b"**output**"].decode() == task(EXAMPLES[1]["image"], beams=1)
+    assert {"images_per_second", "tokens_per_second"} <= set(events(folder / "logs/train")["scalars"])
 
 
 def test_features_are_kept_where_the_encoder_is_frozen(tmp_path, monkeypatch):

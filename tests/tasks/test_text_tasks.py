@@ -18,6 +18,7 @@ from zoo.tasks.embedding import Embedding
 from zoo.tasks.labels import find_classes, read_label, word_starts
 from zoo.tasks.multitask import Multitask, MultitaskRecipe
 from zoo.tasks.question_answering import QuestionAnswering, QuestionAnsweringRecipe
+from zoo.tasks.showing import Showing
 from zoo.tasks.tagging import Tagging, TaggingRecipe
 from zoo.training import OptimizerConfig, TrainingConfig
 from zoo.training.adapt import AdaptConfig
@@ -81,7 +82,50 @@ def trained(task, examples, tmp_path):
 def classifier(tmp_path_factory):
     made = recipe(ClassificationRecipe, {"label": HeadConfig(pooling="mean", dropout=0.0)}, "accuracy")
     folder = tmp_path_factory.mktemp("classifier")
-    return trained(Classification.from_examples(made, OPINIONS), OPINIONS, folder), folder
+    task = Classification.from_examples(made, OPINIONS)
+    task.fit(OPINIONS, OPINIONS, out=folder, logdir=folder / "logs", showing=Showing(samples=3, histograms=True))
+    return task, folder
+
+
+def test_tensorboard_shows_what_a_classifier_takes_for_what(classifier, events):
+    task, folder = classifier
+    shown = events(folder / "logs/dev")
+    assert set(shown["text"]) == {"samples/1", "samples/2", "samples/3"}
+    rows = dict(shown["text"]["samples/1"][-1][1].tolist())
+    assert rows[b"**reference**"].decode() == OPINIONS[0]["label"]
+    assert set(shown["images"]) == {"attention/1", "attention/2", "confusion/label"}
+    assert [step for step, _ in shown["images"]["confusion/label"]] == [30, 60]
+    for label in ("positive", "negative"):
+        _, curve = shown["pr_curves"][f"label/{label}"][-1]
+        assert curve[0, 0] == sum(example["label"] == label for example in OPINIONS)  # at threshold 0 all are found
+    weights = {weight.path: weight for weight in task.model.trainable_weights}
+    assert set(shown["histograms"]) == set(weights)
+    for path, series in shown["histograms"].items():
+        assert series[-1][1][:, 2].sum() == np.size(weights[path])
+    vectors = np.loadtxt(folder / "logs/dev/texts.vectors.tsv")
+    heading, *labels = (folder / "logs/dev/texts.labels.tsv").read_text().splitlines()
+    assert (heading, len(vectors)) == ("text\tlabel", len(OPINIONS))
+    assert labels == [f"{example['text']}\t{example['label']}" for example in OPINIONS]
+    apart = [
+        vectors[[example["label"] == label for example in OPINIONS]].mean(axis=0) for label in ("positive", "negative")
+    ]
+    assert np.linalg.norm(apart[0] - apart[1]) > 0.1
+
+
+def test_a_classifiers_guesses_make_up_its_scores(classifier):
+    task, _ = classifier
+    guesses = task.guesses(OPINIONS)["label"]
+    assert guesses.confusion.sum() == len(OPINIONS)
+    accuracy = 100 * np.trace(guesses.confusion) / len(OPINIONS)
+    assert accuracy == pytest.approx(task.evaluate(OPINIONS)["accuracy"])
+
+
+def test_what_tensorboard_cannot_show_is_refused_before_training(classifier, tmp_path):
+    task, _ = classifier
+    with pytest.raises(ValueError, match=r"^layer: 2; encoder has layers 1 to 1$"):
+        task.fit(OPINIONS, OPINIONS, logdir=tmp_path, showing=Showing(layer=2))
+    with pytest.raises(ConfigError, match=r"^profile: \(1, 2\), and no logdir"):
+        task.fit(OPINIONS, OPINIONS, profile=(1, 2))
 
 
 def test_a_classifier_learns(classifier):

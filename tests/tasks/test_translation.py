@@ -69,6 +69,25 @@ def test_the_dev_loss_is_nats_a_token(translator, pairs):
     assert translator.evaluate(some)["loss"] == pytest.approx(np.mean(nats), rel=1e-3)
 
 
+def test_tensorboard_shows_samples_and_where_the_model_looked(trained, pairs, events):
+    translator, folder, _ = trained
+    shown = events(folder / "logs/dev")
+    assert len(shown["text"]) == 8
+    for number, pair in enumerate(pairs[:8], 1):
+        ((step, table),) = shown["text"][f"samples/{number}"]
+        rows = {name.decode().strip("*"): text.decode().replace("\\", "") for name, text in table}
+        assert (step, rows["input"], rows["reference"]) == (150, pair["source"], pair["target"])
+        assert rows["output"] == translator(pair["source"])
+    ((_, (width, height, _)),) = shown["images"]["attention/1"]
+    figure = translator.attention_maps(pairs[0]["source"], pairs[0]["target"]).to_figure("cross", 1, "mean")
+    assert [int(width), int(height)] == [round(90 * side) for side in figure.get_size_inches()]
+    tokens = (folder / "logs/dev/embedding.labels.tsv").read_text().splitlines()
+    vectors = np.loadtxt(folder / "logs/dev/embedding.vectors.tsv")
+    row = translator.source_tokenizer.tokens(range(translator.source_tokenizer.vocabulary_size)).index(f"▁{tokens[3]}")
+    table = np.array(translator.model.get_layer("embedding").embeddings)
+    np.testing.assert_allclose(vectors[3], table[row], rtol=1e-3)
+
+
 def test_a_finished_run_gives_its_best_weights_again(trained, recipe, pairs):
     translator, folder, position = trained
     again = quick(Translation.from_vocabulary(recipe(), folder, {}))

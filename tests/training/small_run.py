@@ -67,7 +67,9 @@ def loss(model, batch, training):
     return value + 0.01 * ops.sqrt(batch["scale"] * ops.sum(ops.square(kernel))), {}
 
 
-def make_run(checkpoint=None, *, width=8, before=lambda step: None, evaluate=None, keep_best=None, **settings):
+def make_run(
+    checkpoint=None, *, width=8, before=lambda step: None, evaluate=None, keep_best=None, board=None, **settings
+):
     """Makes a run with a freshly built model."""
     return Run(
         build(width),
@@ -77,6 +79,7 @@ def make_run(checkpoint=None, *, width=8, before=lambda step: None, evaluate=Non
         evaluate=evaluate or (lambda: {"score": 1.0}),
         keep_best=keep_best or (lambda: None),
         checkpoint=checkpoint,
+        board=board,
     )
 
 

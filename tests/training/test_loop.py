@@ -294,21 +294,6 @@ def test_an_unknown_metric_to_monitor_is_an_error(small):
 # === Reports ===
 
 
-def test_tensorboard_gets_train_and_dev_scalars(small, tmp_path):
-    import tensorflow as tf
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run = small.make_run(evaluate=scripted([1.0, 2.0]), evaluate_every=10, log_every=5, steps=20)
-    run.logdir = tmp_path
-    run.train()
-    found = {name: EventAccumulator(str(tmp_path / name)).Reload() for name in ("train", "dev")}
-    assert {event.step for event in found["train"].Tensors("loss")} == {5, 10, 15, 20}
-    assert {"loss", "learning_rate", "gradient_norm"} <= set(found["train"].Tags()["tensors"])
-    assert {event.step for event in found["dev"].Tensors("score")} == {10, 20}
-    (last,) = [event for event in found["dev"].Tensors("score") if event.step == 20]
-    assert tf.make_ndarray(last.tensor_proto) == 2.0
-
-
 def test_without_a_terminal_plain_lines_tell_the_time_left(small, capsys):
     small.make_run(log_every=5, steps=10).train()
     lines = capsys.readouterr().err.splitlines()

@@ -4,8 +4,40 @@ import collections
 import re
 import string
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Guesses(NamedTuple):
+    """What a classifier thinks of labelled examples.
+
+    Args:
+        classes: Their names.
+        probabilities: (examples, classes).
+        labels: Integer (examples,), or 0 and 1 (examples, classes) where an example may have several.
+    """
+
+    classes: Sequence[str]
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether an example has one label."""
+        return self.labels.ndim == 1
+
+    @property
+    def right(self) -> np.ndarray:
+        """Which example is of which class: boolean (examples, classes)."""
+        return self.labels[:, None] == np.arange(len(self.classes)) if self.exclusive else self.labels == 1
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """How often each class, a row, was taken for which, a column, of exclusive ones: integer (classes, classes)."""
+        counts = np.zeros((len(self.classes),) * 2, int)
+        np.add.at(counts, (self.labels, self.probabilities.argmax(axis=1)), 1)
+        return counts
 
 
 def label_scores(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict[str, float]:

@@ -15,6 +15,7 @@ from zoo.checkpoints import by_path
 from zoo.data.images import Encoded, ImageConfig, decode
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig, Generator
+from zoo.generation.compile import Program
 from zoo.metrics.captioning import caption_scores
 from zoo.models.generative import Generative
 from zoo.models.vision_encoder import VisionEncoder
@@ -121,6 +122,15 @@ class Captioner(Task[Recipe]):
                 captions.append([text.strip() for text in texts])
         return captions if config.n_best > 1 else [texts[0] for texts in captions]
 
+    def programs(self, rows: int) -> dict[str, Program]:
+        images = np.zeros((rows, *self.recipe.images.size, 3), np.float32)
+        places, width = self.vision.output_shape[1:]
+        features = np.zeros((places, width), np.float32)
+        return {
+            "see": Program(lambda images: self.vision(images, training=False), self.vision, (images,)),
+            "write": self.generator.uncompiled([features] * rows, self.recipe.generation),
+        }
+
     def settings(self, assignments: Sequence[str]) -> dict[str, Any]:
         return self.recipe.generation.override(assignments).to_dict()
 
@@ -163,12 +173,15 @@ class Captioner(Task[Recipe]):
     def ways(self) -> dict[str, dict[str, Any]]:
         return {"beams=1": {"beams": 1}, f"beams={self.recipe.generation.beams}": {}}
 
-    def samples(self, examples: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-        outputs = self([example["image"] for example in examples])
+    def samples(self, examples: Sequence[Mapping[str, Any]], **generation: Any) -> list[dict[str, str]]:
+        outputs = self([example["image"] for example in examples], **generation)
         return [
             {"input": e["name"], "output": output, "reference": e["captions"][0]}
             for e, output in zip(examples, outputs)
         ]
+
+    def picture(self, example: Mapping[str, Any], output: str = "") -> CaptionMaps:
+        return self.attention_maps(example["image"], output or example["captions"][0])
 
     # === Scores ===
 

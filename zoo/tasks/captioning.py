@@ -26,6 +26,7 @@ from zoo.models.vision_encoder_decoder import VisionEncoderDecoder, VisionEncode
 from zoo.tasks.captioner import Captioner, CaptionerRecipe
 from zoo.tasks.reward import RewardConfig, RewardedBatches
 from zoo.tasks.seeing import CHUNK
+from zoo.tasks.showing import token_embeddings
 from zoo.training import TrainingConfig, vocabulary_loss
 from zoo.training.losses import share, token_counts
 
@@ -196,6 +197,15 @@ class Captioning(Captioner[CaptioningRecipe]):
         changed = augmented(pixels, example["captions"], self.recipe.augmentation, self.recipe.images, seed)
         return normalized(changed, self.recipe.images)
 
+    def batch_outline(self, rows: int) -> dict[str, keras.KerasTensor]:
+        rests, reward, length = self.recipe.vision_rests, self.recipe.reward, self.recipe.batching.buckets[-1]
+        if reward is not None:
+            length = max(length, reward.samples * self.recipe.model.max_length)
+        shape = self.vision.output_shape[1:] if rests else (*self.recipe.images.size, 3)
+        outline = {"features" if rests else "images": keras.KerasTensor((rows, *shape), "float32")}
+        outline |= {name: keras.KerasTensor((rows, length), "int32") for name in ("target", "labels")}
+        return outline if reward is None else outline | {"advantages": keras.KerasTensor((rows, length), "float32")}
+
     def check_examples(self, examples: Sequence[Mapping[str, Any]]) -> None:
         for example in examples:
             decode(example["image"], example["name"])
@@ -208,6 +218,13 @@ class Captioning(Captioner[CaptioningRecipe]):
         else:
             captions = self([example["image"] for example in examples], beams=1, n_best=1)
         return caption_scores(captions, [example["captions"] for example in examples])
+
+    def samples_while_training(self, examples: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+        return self.samples(examples, beams=1, n_best=1)
+
+    def embeddings(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, tuple[np.ndarray, list[dict[str, str]]]]:
+        tokens = self.tokenizer.tokens(range(self.tokenizer.vocabulary_size))
+        return {"embedding": token_embeddings(self.model.get_layer("embedding").embeddings, tokens)}
 
     @cached_property
     def joint_model(self) -> keras.Model:
@@ -240,7 +257,8 @@ class Captioning(Captioner[CaptioningRecipe]):
         rewarded = "advantages" in batch
         weights, smoothing = (counts * batch["advantages"], 0.0) if rewarded else (counts, config.smoothing(batch))
         total = vocabulary_loss(model, inputs, labels, weights, smoothing, fused=config.fused_loss, training=training)
-        metrics = {"tokens": keras.ops.sum(whole), "padding": 1 - keras.ops.mean(whole)}
+        images = keras.ops.convert_to_tensor(float(whole.shape[0]))
+        metrics = {"tokens": keras.ops.sum(whole), "images": images, "padding": 1 - keras.ops.mean(whole)}
         return total / share(counts, whole), metrics
 
 

@@ -187,7 +187,7 @@ def _sizes(model: Mapping[str, Any]) -> str:
             found.append(_sizes(value))
         elif name == "vocabulary_size" or (name.endswith(("width", "layers", "heads")) and isinstance(value, int)):
             found.append(f"{name.replace('num_', '').replace('_', ' ')} {value}")
-    return ", ".join(found)
+    return ", ".join(filter(None, found))
 
 
 def _table(scores: Mapping[str, Mapping[str, float]]) -> str:

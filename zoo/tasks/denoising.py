@@ -116,9 +116,10 @@ class Denoising(TextToText[DenoisingRecipe]):
 
     # === Scores ===
 
-    def samples(self, examples: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    def samples(self, examples: Sequence[Mapping[str, Any]], **generation: Any) -> list[dict[str, str]]:
         pairs = self.pairs(examples)
-        outputs = self.write([source for source, _ in pairs], self.recipe.generation)
+        config = dataclasses.replace(self.recipe.generation, **generation)
+        outputs = self.write([source for source, _ in pairs], config)
         inputs, references = (self.target_tokenizer.decode([pair[side] for pair in pairs]) for side in (0, 1))
         return [
             {"input": text, "output": output, "reference": reference}

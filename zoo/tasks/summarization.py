@@ -229,11 +229,11 @@ class Summarization(TextToText[SummarizationRecipe]):
 
     # === Scores ===
 
-    def samples(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    def samples(self, examples: Sequence[Mapping[str, str]], **generation: Any) -> list[dict[str, str]]:
         sources = [source_of(example, number) for number, example in enumerate(examples, 1)]
         return [
             {"input": source, "output": output, "reference": " / ".join(references(example))}
-            for example, source, output in zip(examples, sources, self(sources))
+            for example, source, output in zip(examples, sources, self(sources, **generation))
         ]
 
     def evaluate(self, examples: Sequence[Mapping[str, str]], **generation: Any) -> dict[str, Any]:

@@ -14,8 +14,13 @@ from zoo.checkpoints import by_path, load, save
 from zoo.config import Config, ConfigError
 from zoo.data import hold_out
 from zoo.files import replacing
+from zoo.generation.compile import Program
+from zoo.metrics.classification import Guesses
+from zoo.pictures.picture import Picture
 from zoo.presets import CARD, read_card
+from zoo.tasks.showing import Showing, check, flat, show
 from zoo.training import Distribution, Position, Run, TrainingConfig, open_strategy
+from zoo.training.board import Board
 from zoo.training.ranks import RankAllocator
 
 WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.safetensors"
@@ -94,8 +99,8 @@ class Task(abc.ABC, Generic[Recipe]):
         return {"": {}}
 
     @abc.abstractmethod
-    def samples(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-        """Runs labelled examples for a model card: "input", "output" and "reference", as text."""
+    def samples(self, examples: Sequence[Mapping[str, str]], **settings: Any) -> list[dict[str, str]]:
+        """Runs labelled examples for a reader: "input", "output" and "reference", as text."""
 
     @property
     def demo(self) -> list[str]:
@@ -140,6 +145,14 @@ class Task(abc.ABC, Generic[Recipe]):
     def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool) -> tuple[Any, dict[str, Any]]:
         """Computes a batch's loss, and what is reported beside it: see make_train_step()."""
 
+    @abc.abstractmethod
+    def batch_outline(self, rows: int) -> dict[str, keras.KerasTensor]:
+        """Returns shapes and types of a training batch of `rows` rows, the longest ones that there are."""
+
+    @abc.abstractmethod
+    def programs(self, rows: int) -> dict[str, Program]:
+        """Returns the programs that work on inputs, by name, with arguments for `rows` of the longest ones."""
+
     def describe(self, examples: Sequence[Mapping[str, str]]) -> list[str]:
         """Says in a few lines what is worth knowing of training examples before a run."""
         return []
@@ -155,6 +168,31 @@ class Task(abc.ABC, Generic[Recipe]):
     def score_while_training(self, examples: Sequence[Mapping[str, str]]) -> dict[str, float]:
         """Scores dev examples in the course of a run; evaluate() where a task has no quicker way."""
         return self.evaluate(examples)
+
+    # What TensorBoard shows of a run: see showing.py.
+
+    def samples_while_training(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        """Runs dev examples in the course of a run; samples() where a task has no quicker way."""
+        return self.samples(examples)
+
+    def picture(self, example: Mapping[str, Any], output: str = "") -> Picture | None:
+        """Draws where the model looks; None where there is nothing to draw.
+
+        Args:
+            example: A labelled example.
+            output: What the model made of it, for tasks that are drawn by it; the label where empty.
+        """
+        return None
+
+    def guesses(self, examples: Sequence[Mapping[str, str]]) -> Mapping[str, Guesses]:
+        """Returns what each classifying head thinks of labelled examples, by the head's name."""
+        return {}
+
+    def embeddings(
+        self, examples: Sequence[Mapping[str, str]]
+    ) -> Mapping[str, tuple[np.ndarray, list[dict[str, str]]]]:
+        """Returns tables of vectors, (rows, D), with what is known of each row, by the table's name."""
+        return {}
 
     @property
     def trained_model(self) -> keras.Model:
@@ -175,6 +213,19 @@ class Task(abc.ABC, Generic[Recipe]):
         """Makes what gives ranks out over a run of `steps` steps; None where there are none to give."""
         return None
 
+    def make_run(self, config: TrainingConfig, batches: Any, **others: Any) -> Run:
+        """Makes a run that trains the task; see Run for what it takes."""
+        return Run(
+            self.trained_model,
+            self.loss,
+            batches,
+            config,
+            learning_rates=self.learning_rates,
+            loss_variables=self.loss_variables,
+            ranks=self.rank_allocator(config.steps),
+            **others,
+        )
+
     def fit(
         self,
         train: Sequence[Mapping[str, str]],
@@ -184,6 +235,8 @@ class Task(abc.ABC, Generic[Recipe]):
         out: str | Path | None = None,
         logdir: str | Path | None = None,
         training: TrainingConfig | None = None,
+        showing: Showing = Showing(),
+        profile: tuple[int, int] | None = None,
         strategy: str | Distribution | None = None,
     ) -> Position:
         """Trains on examples; the model ends with the weights that did best on the dev examples.
@@ -195,6 +248,8 @@ class Task(abc.ABC, Generic[Recipe]):
             out: Folder for checkpoints and the best weights; a run that was stopped goes on from there.
             logdir: Folder for TensorBoard.
             training: Settings other than the recipe's.
+            showing: What TensorBoard shows besides numbers.
+            profile: The first and the last of some steps that are profiled, for TensorBoard too.
             strategy: The devices and machines to train on, as `zoo train --strategy` takes them, or what
                 zoo.training.open_strategy() made of that; one device where None. Of several workers only the first one
                 writes, and its model alone is certain to end with the best weights.
@@ -217,25 +272,33 @@ class Task(abc.ABC, Generic[Recipe]):
         batches = self.batches(train, config.seed)
         if epochs is not None:
             config = config.for_epochs(epochs, len(batches.plan(0)))
+        board = None
+        if logdir is not None and distribution.is_chief:
+            check(self, dev, showing)
+            recipe = dataclasses.replace(self.recipe, training=config)
+            board = Board(logdir, flat(recipe.to_dict()), self.trained_model, profile)
+        elif profile is not None and logdir is None:
+            raise ConfigError(f"profile: {profile}, and no logdir to write it to")
         best: list[np.ndarray] = []
+
+        def evaluate():
+            scores = self.score_while_training(dev)
+            if board is not None:
+                show(self, board, run.position.step, dev, showing)
+            return scores
 
         def keep_best():
             best[:] = [keras.ops.convert_to_numpy(weight) for weight in self.trained_model.weights]
             if out is not None:
                 self.save(out)
 
-        run = Run(
-            self.trained_model,
-            self.loss,
-            batches,
+        run = self.make_run(
             config,
-            evaluate=lambda: self.score_while_training(dev),
+            batches,
+            evaluate=evaluate,
             keep_best=keep_best,
-            learning_rates=self.learning_rates,
-            loss_variables=self.loss_variables,
-            ranks=self.rank_allocator(config.steps),
             checkpoint=None if out is None else Path(out) / CHECKPOINT,
-            logdir=logdir,
+            board=board,
             distribution=distribution,
         )
         position = run.train()

@@ -17,8 +17,8 @@ from zoo.checkpoints.hub import open_hub_folder
 from zoo.config import ConfigError, nearest
 from zoo.data.augment import EdaConfig
 from zoo.data.texts import Encoding, LabelledText, TextBatches, TextBatchingConfig, TextTokenizer
-from zoo.generation.compile import compiled
-from zoo.metrics.classification import describe_classes
+from zoo.generation.compile import Program, compiled
+from zoo.metrics.classification import Guesses, describe_classes
 from zoo.models.encoder import EncoderHeadsConfig, HeadConfig, encoder
 from zoo.pictures.attention import AttentionMaps
 from zoo.presets.hub import find_hub_folder
@@ -207,12 +207,7 @@ class TextTask(Task[Recipe]):
             For each text head -> probabilities of its classes (for tags and spans one row a token), a number, or a
             vector.
         """
-        batches = TextBatches(
-            [LabelledText(encoding, {}) for encoding in encodings],
-            self.recipe.batching,
-            {},
-            pad=self.recipe.model.encoder.pad,
-        )
+        batches = self._unlabelled(encodings)
         results: list[dict[str, np.ndarray]] = [{} for _ in encodings]
         for bucket, rows in batches.plan(None):
             batch = batches.batch(bucket, rows)
@@ -225,13 +220,17 @@ class TextTask(Task[Recipe]):
                     results[number][name] = value[: len(encodings[number].ids)] if per_token else value
         return results
 
+    def _unlabelled(self, encodings: Sequence[Encoding]) -> TextBatches:
+        texts = [LabelledText(encoding, {}) for encoding in encodings]
+        return TextBatches(texts, self.recipe.batching, {}, pad=self.recipe.model.encoder.pad)
+
     @cached_property
     def _program(self) -> Callable:
-        def outputs(tokens, segments):
-            logits = self._logits(self.model, tokens, segments, training=False)
-            return tuple(activate(head, logits[name], segments) for name, head in self.heads.items())
+        return compiled(self._outputs, self.model)
 
-        return compiled(outputs, self.model)
+    def _outputs(self, tokens: Any, segments: Any) -> tuple[Any, ...]:
+        logits = self._logits(self.model, tokens, segments, training=False)
+        return tuple(activate(head, logits[name], segments) for name, head in self.heads.items())
 
     def _logits(self, model: keras.Model, tokens: Any, segments: Any, training: bool) -> Mapping[str, Any]:
         inputs = {"tokens": tokens}
@@ -239,23 +238,24 @@ class TextTask(Task[Recipe]):
             inputs["segments"] = segments
         return model(inputs, training=training)
 
-    def attention_maps(self, text: str) -> AttentionMaps:
+    def attention_maps(self, text: str, second: str | None = None) -> AttentionMaps:
         """Shows where every head of every block looks.
 
         Args:
             text: A text.
+            second: The second text of a pair.
 
         Returns:
             The blocks' maps by layer path, with the tokens.
         """
-        (encoding,) = self.encode([text])
+        (encoding,) = self.encode([text], None if second is None else [second])
         with capture() as maps:
             self._logits(self.model, np.array([encoding.ids]), np.array([encoding.segments]), training=False)
         blocks = {path: weights for path, weights in maps.items() if path.startswith("encoder/")}
         tokens = self.tokenizer.tokens(encoding.ids)
         return AttentionMaps(tokens, [], {path: ops.convert_to_numpy(w)[0] for path, w in blocks.items()})
 
-    def samples(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    def samples(self, examples: Sequence[Mapping[str, str]], **settings: Any) -> list[dict[str, str]]:
         inputs = ["\t".join(e[name] for name in ("text", "second") if name in e) for e in examples]
         return [
             {
@@ -265,8 +265,47 @@ class TextTask(Task[Recipe]):
                 if len(self.heads) > 1
                 else "".join(example.get(name, "") for name in self.heads),
             }
-            for example, text, report in zip(examples, inputs, self.report(inputs))
+            for example, text, report in zip(examples, inputs, self.report(inputs, **settings))
         ]
+
+    # === What TensorBoard shows of a run ===
+
+    def picture(self, example: Mapping[str, Any], output: str = "") -> AttentionMaps:
+        return self.attention_maps(example["text"], example.get("second"))
+
+    def guesses(self, examples: Sequence[Mapping[str, str]]) -> dict[str, Guesses]:
+        found = self.run(self._encoded(examples))
+        guesses = {}
+        for name, head in self.heads.items():
+            if head.kind not in ("label", "labels"):
+                continue
+            rows = [
+                i for i, e in enumerate(examples) if name in e and (head.kind == "labels" or e[name] in head.classes)
+            ]
+            if len(rows):
+                labels = np.array([read_label(head, examples[i][name], examples[i], None) for i in rows])
+                guesses[name] = Guesses(head.classes, np.array([found[i][name] for i in rows]), labels)
+        return guesses
+
+    def embeddings(self, examples: Sequence[Mapping[str, str]]) -> dict[str, tuple[np.ndarray, list[dict[str, str]]]]:
+        """The mean of what the encoder says of each text's tokens."""
+        inputs = {x.name: x for x in self.model.inputs}
+        below = keras.Model(inputs, self.model.get_layer("encoder").output)
+        encodings = self._encoded(examples)
+        batches = self._unlabelled(encodings)
+        vectors = np.zeros((len(examples), below.output.shape[-1]), np.float32)
+        for bucket, rows in batches.plan(None):
+            batch = batches.batch(bucket, rows)
+            states = ops.convert_to_numpy(below({name: batch[name] for name in inputs}, training=False))
+            for row, number in enumerate(rows):
+                vectors[number] = states[row, : len(encodings[number].ids)].mean(axis=0)
+        pooled = [name for name, head in self.heads.items() if head.pooled]
+        labels = [{"text": e["text"], **{name: e.get(name, "") for name in pooled}} for e in examples]
+        return {"texts": (vectors, labels)}
+
+    def _encoded(self, examples: Sequence[Mapping[str, str]]) -> list[Encoding]:
+        seconds = [example["second"] for example in examples] if "second" in examples[0] else None
+        return self.encode([example["text"] for example in examples], seconds)
 
     # === Training ===
 
@@ -301,8 +340,7 @@ class TextTask(Task[Recipe]):
         Raises:
             ValueError: If one cannot be used; it says which.
         """
-        seconds = [example["second"] for example in examples] if "second" in examples[0] else None
-        encodings = self.encode([example["text"] for example in examples], seconds)
+        encodings = self._encoded(examples)
         texts = []
         for number, (example, encoding) in enumerate(zip(examples, encodings), 1):
             try:
@@ -329,6 +367,21 @@ class TextTask(Task[Recipe]):
         augment = augmentation(self.recipe.augment, self.recipe.base, examples, self.tokenizer, self.max_length)
         pad = self.recipe.model.encoder.pad
         return TextBatches(texts, self.recipe.batching, self._label_specs, pad=pad, seed=seed, augment=augment)
+
+    def _empty_batch(self, rows: int, label_specs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns a batch of the longest texts with nothing in it."""
+        batching = dataclasses.replace(self.recipe.batching, batch_size=rows)
+        texts = [LabelledText(Encoding([0] * self.max_length, [], [], False), {})]
+        batches = TextBatches(texts, batching, label_specs)
+        return batches.batch(batches.bucket[0], [])
+
+    def batch_outline(self, rows: int) -> dict[str, keras.KerasTensor]:
+        batch = self._empty_batch(rows, self._label_specs)
+        return {name: keras.KerasTensor(x.shape, x.dtype.name) for name, x in batch.items()}
+
+    def programs(self, rows: int) -> dict[str, Program]:
+        batch = self._empty_batch(rows, {})
+        return {"answer": Program(self._outputs, self.model, (batch["tokens"], batch["segments"]))}
 
     def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
         self.labelled(examples)

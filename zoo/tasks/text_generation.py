@@ -12,7 +12,7 @@ from keras import ops
 from zoo.attention import capture
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig, Generator
-from zoo.generation.compile import compiled
+from zoo.generation.compile import Program, compiled
 from zoo.generation.layout import rounded_up
 from zoo.models.decoder import DecoderConfig, DecoderModel, decoder
 from zoo.pictures.attention import AttentionMaps
@@ -81,6 +81,11 @@ class TextGeneration(Pretrained[TextGenerationRecipe]):
         texts = [self.tokenizer.decode([h.tokens for h in found]) for found in hypotheses]
         return texts if config.n_best > 1 else [text for (text,) in texts]
 
+    def programs(self, rows: int) -> dict[str, Program]:
+        # Beginnings of half of the places leave as many for what is generated.
+        beginning = [0] * (self.recipe.model.max_length // 2)
+        return {"generate": self.generator.uncompiled([beginning] * rows, self.recipe.generation)}
+
     def settings(self, assignments: Sequence[str]) -> dict[str, Any]:
         return self.recipe.generation.override(assignments).to_dict()
 
@@ -119,9 +124,9 @@ class TextGeneration(Pretrained[TextGenerationRecipe]):
         found = {path: ops.convert_to_numpy(weights)[0] for path, weights in maps.items()}
         return AttentionMaps([], self.tokenizer.tokens(row), found)
 
-    def samples(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    def samples(self, examples: Sequence[Mapping[str, str]], **settings: Any) -> list[dict[str, str]]:
         texts = [example["text"] for example in examples]
-        return [{"input": text, "output": out, "reference": text} for text, out in zip(texts, self(texts))]
+        return [{"input": text, "output": out, "reference": text} for text, out in zip(texts, self(texts, **settings))]
 
     # === Scores ===
 

@@ -15,9 +15,10 @@ from zoo.config import ConfigError
 from zoo.data.pipeline import BatchingConfig, ChangingPairBatches, Pair, PairBatches
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig, Generator
-from zoo.generation.compile import compiled
+from zoo.generation.compile import Program, compiled
 from zoo.models.encoder_decoder import EncoderDecoderConfig, encoder_decoder
 from zoo.pictures.attention import AttentionMaps
+from zoo.tasks.showing import token_embeddings
 from zoo.tasks.task import Task, TaskRecipe
 from zoo.training import TrainingConfig, token_mean, vocabulary_loss
 from zoo.training.losses import coverage, share, token_counts
@@ -188,6 +189,10 @@ class TextToText(Task[Recipe]):
         """
         (source,) = self.encode_inputs([text])
         (written,) = self.target_tokenizer.encode([self(text, n_best=1) if target is None else target])
+        return self._attention_maps(Pair(source, written))
+
+    def _attention_maps(self, pair: Pair) -> AttentionMaps:
+        source, written = pair
         special = self.model.special_tokens
         read = [*special.source_start, *source, *special.source_ending]
         written = [special.start, *special.beginning, *written]
@@ -213,6 +218,15 @@ class TextToText(Task[Recipe]):
 
     def batches(self, examples: Sequence[Mapping[str, str]], seed: int = 0) -> PairBatches | ChangingPairBatches:
         return PairBatches(self.pairs(examples), self.recipe.batching, seed, self.model.special_tokens)
+
+    def batch_outline(self, rows: int) -> dict[str, keras.KerasTensor]:
+        source, target = self.recipe.batching.buckets[-1]
+        places = {"source": source, "target": target, "labels": target}
+        return {name: keras.KerasTensor((rows, length), "int32") for name, length in places.items()}
+
+    def programs(self, rows: int) -> dict[str, Program]:
+        longest = self.recipe.batching.buckets[-1][0] - self.model.special_tokens.around_source
+        return {"generate": self.generator.uncompiled([[0] * longest] * rows, self.recipe.generation)}
 
     def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
         self.encode_inputs([example["source"] for example in examples])
@@ -264,6 +278,26 @@ class TextToText(Task[Recipe]):
     @cached_property
     def _compiled_loss(self) -> Callable:
         return compiled(lambda batch: self._token_loss(self.model, batch, 0.0, training=False), self.model)
+
+    # === What TensorBoard shows of a run ===
+
+    def samples_while_training(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        return self.samples(examples, beams=1, n_best=1)
+
+    def picture(self, example: Mapping[str, Any], output: str = "") -> AttentionMaps:
+        # Of the label, not of the output: then pictures of one example compare from step to step.
+        return self._attention_maps(self.pairs([example])[0])
+
+    def embeddings(self, examples: Sequence[Mapping[str, str]]) -> dict[str, tuple[np.ndarray, list[dict[str, str]]]]:
+        tokenizers = {"embedding": self.source_tokenizer}
+        if self.recipe.model.target_vocabulary_size is not None:
+            tokenizers["target_embedding"] = self.target_tokenizer
+        return {
+            name: token_embeddings(
+                self.model.get_layer(name).embeddings, tokenizer.tokens(range(tokenizer.vocabulary_size))
+            )
+            for name, tokenizer in tokenizers.items()
+        }
 
     # === Folders ===
 

@@ -90,8 +90,8 @@ class Translation(TextToText[TranslationRecipe]):
             Tokenizer.train(targets, recipe.model.target_vocabulary_size),
         )
 
-    def samples(self, examples: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-        outputs = self([example["source"] for example in examples])
+    def samples(self, examples: Sequence[Mapping[str, str]], **generation: Any) -> list[dict[str, str]]:
+        outputs = self([example["source"] for example in examples], **generation)
         return [{"input": e["source"], "output": out, "reference": e["target"]} for e, out in zip(examples, outputs)]
 
     def evaluate(self, examples: Sequence[Mapping[str, str]], **generation: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -12,6 +13,8 @@ from zoo.config import ConfigError, nearest
 
 # What `zoo train --strategy` takes, by the backend that it is for.
 STRATEGIES = {"tensorflow": ("mirrored", "multi-worker", "tpu"), "jax": ("data-parallel", "model-parallel=N")}
+
+_sharing: ContextVar[int] = ContextVar("sharing", default=1)
 
 # The two halves of a step: a batch's (metrics, gradients), and from these the metrics after the update.
 Learn = Callable[[dict], tuple[dict[str, KerasTensor], list[KerasTensor]]]

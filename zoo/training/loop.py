@@ -16,16 +16,15 @@ import keras
 import numpy as np
 
 from zoo.checkpoints import CheckpointError, by_path, load, save
+from zoo.training.board import BEST, DEV, TRAIN, Board
 from zoo.training.config import TrainingConfig
 from zoo.training.distribution import Distribution
+from zoo.training.norms import GroupNorms
 from zoo.training.optimizers import make_optimizer
 from zoo.training.ranks import RankAllocator
 from zoo.training.report import Report
 from zoo.training.step import LossFunction, MovingAverage, make_train_step
-
-
-class TrainingError(RuntimeError):
-    """Says why a run stopped, at which step, and what was kept."""
+from zoo.training.window import TrainingError, Window
 
 
 @dataclasses.dataclass
@@ -52,7 +51,7 @@ class Run:
         keep_best: Called, with the averaged weights in place, whenever the monitored metric is the best so far.
         learning_rates, loss_variables, ranks: See make_train_step.
         checkpoint: File of the run's own state; nothing is saved where None.
-        logdir: Folder for TensorBoard; nothing is written where None.
+        board: Where the run writes for TensorBoard; it writes nothing where None.
         distribution: The devices and machines that the run works on; one device where None. `evaluate` is called, and
             files are written, by the chief alone.
     """
@@ -70,7 +69,7 @@ class Run:
         loss_variables: Sequence[keras.Variable] = (),
         ranks: RankAllocator | None = None,
         checkpoint: str | Path | None = None,
-        logdir: str | Path | None = None,
+        board: Board | None = None,
         distribution: Distribution | None = None,
     ):
         self.model = model
@@ -81,12 +80,13 @@ class Run:
         self.distribution = distribution or Distribution()
         writes = self.distribution.is_chief
         self.checkpoint = Path(checkpoint) if checkpoint is not None and writes else None
-        self.logdir = logdir if writes else None
+        self.board = board
         self.position = Position()
         self.optimizer = make_optimizer(config.optimizer, config.steps, config.precision)
         self.loss_variables = loss_variables
         self.ranks = ranks
         self.average = MovingAverage(model, config.average_decay) if config.average_decay else None
+        self.norms = None if board is None else GroupNorms([*model.trainable_variables, *loss_variables])
         self.step = make_train_step(
             model,
             self.optimizer,
@@ -101,6 +101,7 @@ class Run:
             precision=config.precision,
             accumulate=config.accumulate,
             remat=config.remat,
+            norms=self.norms,
             distribution=self.distribution,
         )
 
@@ -130,23 +131,29 @@ class Run:
             self.restore(self.checkpoint)
         if self.distribution.workers > 1:
             self._begin_like_the_chief()
-        report = Report(self.config.steps, self.position.step, self.logdir)
+        report = Report(self.config.steps, self.position.step)
+        if self.board is not None:
+            self.board.begin(self.position.step)
         if self.position.step:
             report.say(f"goes on from step {self.position.step}")
         position, config = self.position, self.config
-        window = _Window(position.step)
+        window = Window(position.step)
         try:
             with _interruptions() as interrupted:
-                for batch in self._remaining_batches():
+                for batch in window.waited_for(self._remaining_batches()):
                     if position.step >= config.steps or self._out_of_patience:
                         break
                     began = time.perf_counter()
                     progress = np.array(position.step / config.steps, np.float32)
+                    if self.board is not None:
+                        self.board.before_step(position.step + 1)
                     window.add(self.step({**batch, "progress": progress}))
                     position.step += 1
                     position.batch += 1
+                    if self.board is not None:
+                        self.board.after_step(position.step, window.metrics[-1])
                     if self._due(config.log_every):
-                        report.scalars("train", position.step, window.close())
+                        self._say(report, TRAIN, *window.close(self.norms))
                     position.seconds += time.perf_counter() - began  # steps may be waited for in the report alone
                     if self._due(config.evaluate_every):
                         window.check()
@@ -168,9 +175,17 @@ class Run:
                         break
         finally:
             report.close()
+            if self.board is not None:
+                self.board.close()
         if self.distribution.workers > 1:
             self.distribution.any(False)  # the chief may still be writing, and to it who leaves is lost
         return position
+
+    def _say(self, report: Report, run: str, values: Mapping[str, float], more: Mapping[str, float]) -> None:
+        """Shows numbers, and writes them with more that would fill a terminal."""
+        report.scalars(run, self.position.step, values)
+        if self.board is not None:
+            self.board.scalars(run, self.position.step, {**values, **more})
 
     def _due(self, every: int) -> bool:
         return self.position.step % every == 0 or self.position.step == self.config.steps
@@ -207,7 +222,7 @@ class Run:
             score = math.nan
             if self.distribution.is_chief:
                 metrics = dict(self.evaluate())
-                report.scalars("dev", position.step, metrics)
+                self._say(report, DEV, metrics, {})
                 if monitor not in metrics:
                     raise TrainingError(f"monitor: no dev metric {monitor!r}; there is {', '.join(sorted(metrics))}")
                 score = -metrics[monitor] if monitor == "loss" else metrics[monitor]
@@ -215,6 +230,8 @@ class Run:
             if position.best is None or score > position.best:
                 position.best, position.worse = score, 0
                 self.keep_best()
+                if self.board is not None:
+                    self.board.scalars(BEST, position.step, metrics)
             else:
                 position.worse += 1
 
@@ -269,49 +286,6 @@ def averaged(average: MovingAverage | None) -> Iterator[None]:
         yield
     finally:
         average.swap()
-
-
-class _Window:
-    """The steps since the last report; their numbers are fetched together, so that no step waits for the host."""
-
-    def __init__(self, step: int):
-        self.last_checked = step
-        self.metrics: list[dict] = []
-        self.checked = 0
-        self.began = time.perf_counter()
-
-    def add(self, metrics: dict) -> None:
-        self.metrics.append(metrics)
-
-    def check(self) -> None:
-        """Raises where a loss or a gradient is not a number."""
-        for metrics in self.metrics[self.checked :]:
-            self.last_checked += 1
-            for name in ("loss", "gradient_norm"):
-                if not math.isfinite(float(metrics[name])):
-                    raise TrainingError(
-                        f"{name} is {float(metrics[name])} at step {self.last_checked}; the last good checkpoint is "
-                        "kept; a lower training.optimizer.learning_rate or clip_norm may help"
-                    )
-        self.checked = len(self.metrics)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Keeps the block's time out of the window."""
-        began = time.perf_counter()
-        yield
-        self.began += time.perf_counter() - began
-
-    def close(self) -> dict[str, float]:
-        """Sums the window up and begins the next."""
-        self.check()
-        means = {name: float(np.mean([float(m[name]) for m in self.metrics])) for name in self.metrics[0]}
-        seconds = time.perf_counter() - self.began
-        means["learning_rate"] = float(self.metrics[-1]["learning_rate"])
-        if "tokens" in means:
-            means["tokens_per_second"] = means.pop("tokens") * len(self.metrics) / seconds
-        self.metrics, self.checked, self.began = [], 0, time.perf_counter()
-        return means
 
 
 @contextmanager

@@ -1,45 +1,29 @@
-"""What a run says while it works: a progress bar or plain lines, and TensorBoard scalars."""
+"""What a run says while it works: a progress bar or plain lines."""
 
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 from tqdm import tqdm
 
 
 class Report:
-    """Shows progress on standard error and writes scalars for TensorBoard.
-
-    Train and dev are two runs under `logdir`, so that equal names share a chart. Steps are optimizer steps.
+    """Shows progress on standard error.
 
     Args:
         steps: Steps of the whole run.
         start: Steps that were done before this process.
-        logdir: Folder for TensorBoard; nothing is written where None.
     """
 
-    def __init__(self, steps: int, start: int = 0, logdir: str | Path | None = None):
+    def __init__(self, steps: int, start: int = 0):
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(total=steps, initial=start, unit="step", disable=not self._terminal, dynamic_ncols=True)
         self._steps = steps
         self._start = start
         self._began = time.perf_counter()
-        self._writers = {}
-        if logdir is not None:
-            import tensorflow as tf
-
-            self._writers = {run: tf.summary.create_file_writer(str(Path(logdir) / run)) for run in ("train", "dev")}
 
     def scalars(self, run: str, step: int, values: Mapping[str, float]) -> None:
-        """Writes numbers for `run` ("train" or "dev") and shows them."""
-        if run in self._writers:
-            import tensorflow as tf
-
-            with self._writers[run].as_default(step=step):
-                for name, value in values.items():
-                    tf.summary.scalar(name, value)
-            self._writers[run].flush()
+        """Shows numbers of `run` ("train" or "dev")."""
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if self._terminal:
             self._bar.n = step
@@ -56,10 +40,8 @@ class Report:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Flushes everything."""
+        """Ends the bar."""
         self._bar.close()
-        for writer in self._writers.values():
-            writer.close()
 
     def _time_left(self, step: int) -> str:
         done = step - self._start

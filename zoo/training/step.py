@@ -10,6 +10,7 @@ from keras import KerasTensor, ops
 
 from zoo.layers.recompute import recomputing
 from zoo.training.distribution import Distribution, rows_of
+from zoo.training.norms import GroupNorms
 from zoo.training.precision import Precision, computing_in
 from zoo.training.ranks import RankAllocator
 
@@ -71,6 +72,7 @@ def make_train_step(
     precision: Precision = "float32",
     accumulate: int = 1,
     remat: bool = False,
+    norms: GroupNorms | None = None,
     distribution: Distribution | None = None,
 ) -> Callable[[dict], dict[str, KerasTensor]]:
     """Compiles one optimizer step.
@@ -87,11 +89,13 @@ def make_train_step(
         ranks: Takes ranks away from low-rank additions.
         jit: Whether XLA compiles the step; one program for each shape of a batch.
         matmul, precision, accumulate, remat: See TrainingConfig; matmul "bfloat16" takes the place of jit.
+        norms: Measures gradients and updates by layers.
         distribution: The devices and machines that each batch is divided up among; one device where None.
 
     Returns:
         A function from a batch to scalars: "loss", "learning_rate", "gradient_norm" and whatever `loss` adds. Where
         the loss is scaled "loss_scale" too; a step that was left out, since gradients overflowed, has no gradient_norm.
+        With `norms` also "gradient_norms" and "update_norms", (groups,) each.
         On JAX a JaxStep, which also shows the step as a pure function of the variables' values.
 
     Raises:
@@ -133,6 +137,9 @@ def make_train_step(
         norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients)) / loss_scale
         scale = ops.minimum(1.0, clip_norm / ops.maximum(norm, 1e-12))
         learning_rate = ops.convert_to_tensor(optimizer.learning_rate)
+        if norms is not None:
+            metrics = {**metrics, "gradient_norms": norms(gradients) / loss_scale}
+            held = [ops.copy(variable.value) for variable in variables]
         paced = [(v, ops.copy(v.value), shares[v.path]) for v in variables if shares.get(v.path, 1.0) != 1.0]
         if ranks is not None:
             unscaled = [ops.where(ops.isfinite(norm), gradient / loss_scale, 0.0) for gradient in gradients]
@@ -140,6 +147,9 @@ def make_train_step(
         form.update(optimizer, [gradient * scale for gradient in gradients], variables)
         for variable, before, share in paced:
             variable.assign(before + share * (variable - before))
+        if norms is not None:
+            moves = [variable.value - before for variable, before in zip(variables, held, strict=True)]
+            metrics = {**metrics, "update_norms": norms(moves)}
         if average is not None:
             average.update(optimizer.iterations)
         if ranks is not None:
