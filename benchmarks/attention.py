@@ -11,7 +11,7 @@ XLA program. "both" is forward and backward, to queries, keys and values (for la
 --memory measures instead, each in a process of its own, by how much a forward and backward pass at the longest length
 raises the peak of resident memory.
 
-    .venv-peers/bin/python benchmarks/attention.py [--json FILE] [--plot FILE] [--memory]
+    .venv-peers/bin/python benchmarks/attention.py [--json FILE] [--memory]
 """
 
 import argparse
@@ -175,44 +175,12 @@ def measure_memory(length: int) -> dict[str, float]:
     return figures
 
 
-# === The picture ===
-
-
-def plot(figures: dict, file: str) -> None:
-    """Draws the medians over the length, one panel a direction."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
-    for panel, backward in zip(panels, (False, True)):
-        found = [f for f in figures.values() if f["backward"] == backward]
-        for name in found[0]["seconds"]:
-            measured = [f for f in found if name in f["seconds"]]
-            panel.plot(
-                [f["length"] for f in measured],
-                [statistics.median(f["seconds"][name]) for f in measured],
-                marker="o",
-                label=name,
-                linestyle="--" if name in ("torch", "keras layer") else "-",
-            )
-        panel.set(xscale="log", yscale="log", xlabel="length T (8,192 tokens in all)")
-        panel.set_title("forward and backward" if backward else "forward")
-        panel.set_xticks([f["length"] for f in found], [f"{f['length']:,}" for f in found])
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel("seconds")
-    panels[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(file, dpi=120, bbox_inches="tight")
-
-
 def main() -> None:
     """Measures and reports."""
     parser = argparse.ArgumentParser(description="Time attention at growing lengths.")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side; default: %(default)s")
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
-    parser.add_argument("--plot", metavar="FILE", help="draw the curves here")
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
     parser.add_argument("--peak", choices=FUNCTIONS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -225,8 +193,6 @@ def main() -> None:
         figures["megabytes"] = measure_memory(options.lengths[-1])
     else:
         figures["turns"] = measure(list(options.lengths), options.rounds)
-        if options.plot:
-            plot(figures["turns"], options.plot)
     write_json(options.json, figures)
 
 

@@ -150,6 +150,8 @@ def test_doctor_says_what_is_active(answers):
     assert found["xla"] == "active"
     assert "CPU" in found["devices"]
     assert "float32" in found["precision"]
+    assert "TF_CONFIG names no workers" in found["strategies"]
+    assert "does NOT compile the sum" in found["strategies"]
     assert found["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from zoo.random import next_seed, random_bits, seeds_from, word
+from zoo.random import next_seed, own_sequence, random_bits, seeds_from, word
 
 
 def draw(seed, size):
@@ -141,3 +141,16 @@ def test_what_runs_twice_draws_the_same_seeds_twice():
     following = [tuple(np.array(next_seed(generator)).tolist()) for _ in range(10)]
     assert not set(found[1:]) & set(following)
     assert len(set(following)) == 10
+
+
+def test_each_replica_draws_seeds_of_its_own_and_the_first_one_those_of_a_single_device():
+    def drawn(number):
+        generator = keras.random.SeedGenerator(7)
+        if number is None:
+            return [tuple(ops.convert_to_numpy(next_seed(generator)).tolist()) for _ in range(3)]
+        with own_sequence(np.array(number)):
+            return [tuple(ops.convert_to_numpy(next_seed(generator)).tolist()) for _ in range(3)]
+
+    replicas = [drawn(number) for number in range(4)]
+    assert replicas[0] == drawn(None)
+    assert len({seed for seeds in replicas for seed in seeds}) == 12

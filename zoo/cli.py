@@ -132,6 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, help="folder for the trained preset and the run's checkpoints")
     sub.add_argument("--logdir", type=Path, help="folder for TensorBoard (default: OUT/logs)")
     sub.add_argument(
+        "--strategy",
+        metavar="WORD",
+        help="several devices: mirrored, multi-worker or tpu; on the jax backend data-parallel or model-parallel=N",
+    )
+    sub.add_argument(
         "--bfloat16",
         action="store_true",
         help="multiplies matrices in bfloat16: twice as fast on CPUs with units for it (AMX)",
@@ -191,7 +196,7 @@ def _fields(options: argparse.Namespace) -> dict[str, str] | None:
 
 def list_presets(options: argparse.Namespace) -> None:
     from zoo.models import MODELS
-    from zoo.presets import read_card, shipped
+    from zoo.presets import read_card, shipped, stored_bytes
     from zoo.tasks import TASKS
 
     if options.task is not None and options.task not in TASKS:
@@ -200,13 +205,12 @@ def list_presets(options: argparse.Namespace) -> None:
     for name, folder in shipped().items():
         card = read_card(folder)
         if options.task in (None, card["recipe"]["task"]):
-            size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
             presets.append(
                 {
                     "name": name,
                     "task": card["recipe"]["task"],
                     "parameters": card.get("parameters"),
-                    "bytes": size,
+                    "bytes": stored_bytes(folder),
                     "score": card.get("score", {}),
                 }
             )
@@ -325,13 +329,16 @@ def train(options: argparse.Namespace) -> None:
         os.environ["TF_XLA_FLAGS"] = f"{os.environ.get('TF_XLA_FLAGS', '')} {BFLOAT16_FLAGS}"
         options.set.append("training.matmul=bfloat16")
     _import_backend()
+    from zoo.training.distribution import open_strategy
+
+    distribution = open_strategy(options.strategy)  # before anything is computed
     from zoo.tasks.run import open_run, read_recipe
 
     recipe = read_recipe(options.recipe, options.data, options.set)
     examples, dev = load_train_and_dev(
         recipe.source, dev=options.dev, data_dir=options.data_dir, fields=_fields(options), seed=recipe.training.seed
     )
-    task = open_run(recipe, examples, options.out, options.init)
+    task = open_run(recipe, examples, options.out, options.init, writes=distribution.is_chief)
     print(
         f"{recipe.task}: {len(examples)} training and {len(dev)} dev examples, "
         f"{task.model.count_params() / 1e6:.2f} M parameters",
@@ -340,11 +347,11 @@ def train(options: argparse.Namespace) -> None:
     for line in task.describe(examples):
         print(line, file=sys.stderr)
     logdir = options.logdir or (options.out / "logs" if options.out else None)
-    position = task.fit(examples, dev, out=options.out, logdir=logdir)
+    position = task.fit(examples, dev, out=options.out, logdir=logdir, strategy=distribution)
     monitor = recipe.training.monitor
     best = f"best dev {monitor} {abs(position.best):.4g}, " if position.best is not None else ""
     print(f"{best}{position.step} steps, {position.seconds / 60:.1f} minutes of training")
-    if options.out is not None:
+    if options.out is not None and distribution.is_chief:
         print(f"saved: {options.out}    use it: zoo predict {options.out} ...")
 
 

@@ -30,7 +30,12 @@ def nearest(name: str, names: Iterable[str]) -> str:
 class Config:
     """A frozen dataclass of numbers, strings, tuples and other Configs, each checked against its annotation.
 
-    config = Recipe.from_json("recipe.json").override(["training.steps=100"])
+    >>> from zoo.training import TrainingConfig
+    >>> TrainingConfig().override(["optimizer.schedule=cosine"]).optimizer.schedule
+    'cosine'
+    >>> TrainingConfig().override(["optimiser.schedule=cosine"])
+    Traceback (most recent call last):
+    zoo.config.ConfigError: --set 'optimiser.schedule=cosine': no field 'optimiser'; did you mean 'optimizer'?
     """
 
     def __post_init__(self):

@@ -13,12 +13,32 @@ import keras
 from keras import KerasTensor, ops
 
 _derived: ContextVar[Iterator[KerasTensor] | None] = ContextVar("derived", default=None)
+_sequence: ContextVar[KerasTensor | None] = ContextVar("sequence", default=None)
 
 
 def next_seed(generator: keras.random.SeedGenerator) -> KerasTensor:
     """Draws the next seed from a generator, or from what seeds_from() was given: integers (2,)."""
-    seeds = _derived.get()
-    return generator.next() if seeds is None else next(seeds)
+    seeds, number = _derived.get(), _sequence.get()
+    if seeds is not None:
+        return next(seeds)
+    if number is None:
+        return generator.next()
+    first, second = ops.unstack(ops.cast(generator.next(), "uint32"))
+    return ops.stack([first ^ ops.cast(number, "uint32") * word(0x85EBCA6B), second])
+
+
+@contextmanager
+def own_sequence(number: KerasTensor) -> Iterator[None]:
+    """Gives all seeds that generators draw inside the block to one of several replicas alone.
+
+    Args:
+        number: The replica's: an integer scalar, 0 for the seeds as they are.
+    """
+    token = _sequence.set(number)
+    try:
+        yield
+    finally:
+        _sequence.reset(token)
 
 
 @contextmanager

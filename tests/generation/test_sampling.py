@@ -181,3 +181,23 @@ def test_a_draw_depends_on_its_own_seed_alone(rng):
     np.testing.assert_array_equal(draw([7]), tokens[[7]])
     logits[8:] = 0
     np.testing.assert_array_equal(draw(np.arange(8)), tokens[:8])
+
+
+def test_a_word_goes_on_as_it_does_in_the_source():
+    # Tokens 5, 6 and 7 continue words; behind 4, an apostrophe, each of them may come.
+    source = np.array([[2, 5, 6, 3, 5, 0], [3, 6, 2, 7, 2, 5]], np.int32)
+    kinds = np.arange(8) >= 5, np.arange(8) == 4
+
+    def possible(*latest):
+        found = sampling.forbid_broken_words(ops.zeros((2, 8)), np.array(latest, np.int32), source, *kinds)
+        return [(np.flatnonzero(row[5:]) + 5).tolist() for row in allowed(found)], allowed(found)[:, :5]
+
+    for latest, continued in (
+        ((2, 2), ([5], [5, 7])),
+        ((5, 3), ([6], [6])),
+        ((6, 6), ([], [])),
+        ((4, 1), ([5, 6, 7], [])),
+    ):
+        found, others = possible(*latest)
+        assert found == list(continued)
+        assert others.all()

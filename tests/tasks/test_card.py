@@ -18,6 +18,8 @@ WRITTEN = {
     "data": "a toy",
     "licence": "none needed",
     "limits": "It knows a few words.",
+    "biases": "It likes soup.",
+    "needs": "Nothing is needed besides.",
     "demo": ["the soup was good"],
     "splits": ["test", "validation"],
     "headline": "accuracy",
@@ -66,7 +68,12 @@ def test_scores_are_of_the_weights_that_are_shipped(published):
 def test_the_readme_tells_scores_and_how_to_repeat_them(published):
     folder, _ = published
     readme = (folder / "README.md").read_text(encoding="utf-8")
-    assert readme.startswith("# opinions\n\nTells good from bad.\n")
+    assert readme.startswith("# opinions\n\nTells good from bad. Nothing is needed besides.\n")
+    for said in ("Data: a toy", "Licence of the data: none needed", "Limits: It knows a few words.", "It likes soup."):
+        assert said in readme
+    megabytes = (folder / "weights.safetensors").stat().st_size / 1e6
+    assert f"; {megabytes:.1f} MB in float16 on disk" in readme
+    assert f"3 steps, {zoo.load(folder).card['minutes']} minutes on two CPU cores, seed 7" in readme
     assert "zoo evaluate opinions --data toy:polarity --split test --json" in readme
     assert "zoo train classification --out runs/opinions" in readme
     accuracies = " | ".join(f"{scores['accuracy']:.2f}" for scores in zoo.load(folder).card["scores"].values())

@@ -18,7 +18,7 @@ def padding(ids: KerasTensor, pad_id: int = 0) -> KerasTensor:
 
 
 def causal(query_length: int, key_length: int | None = None, offset: int | KerasTensor = 0) -> KerasTensor:
-    """Hides the future: the query at place t sees the keys at places 0 ... t.
+    """Hides the future: the query at place t sees the keys at places 0 to t.
 
     Args:
         query_length: T.

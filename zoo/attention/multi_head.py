@@ -17,11 +17,11 @@ from zoo.attention.scores import build_score, get_part, get_score, part_config, 
 class MultiHeadAttention(keras.layers.Layer):
     """Attends from x to a memory, or to x itself, in several heads at once.
 
-    MultiHeadAttention(8, 64)                                            # Vaswani et al. 2017
-    MultiHeadAttention(1, 512)                                           # one head: global self-attention
-    MultiHeadAttention(8, 64, num_kv_heads=2, rotary=Rotary())           # Llama; num_kv_heads=1: multi-query
-    MultiHeadAttention(8, 64, score="dot", bias=RelativeBias(8))         # T5
-    MultiHeadAttention(8, 64, score=SoftCap(50.0), normalize=True)       # Gemma 2 and 3
+    >>> layer = MultiHeadAttention(8, 64)  # Vaswani et al. 2017
+    >>> layer = MultiHeadAttention(1, 512)  # one head: global self-attention
+    >>> layer = MultiHeadAttention(8, 64, num_kv_heads=2, rotary=Rotary())  # Llama; num_kv_heads=1: multi-query
+    >>> layer = MultiHeadAttention(8, 64, score="dot", bias=RelativeBias(8))  # T5
+    >>> layer = MultiHeadAttention(8, 64, score=SoftCap(50.0), normalize=True)  # Gemma 2 and 3
 
     Args:
         num_heads: N.

@@ -70,7 +70,7 @@ def general(query: KerasTensor, key: KerasTensor, weight: KerasTensor) -> KerasT
 
 
 def additive(query: KerasTensor, key: KerasTensor, vector: KerasTensor) -> KerasTensor:
-    """Scores by a small network: vector . tanh(query + key). It holds (B, T, S, N, H) numbers at once.
+    """Scores by a small network: a vector times tanh(query + key). It holds (B, T, S, N, H) numbers at once.
 
     Args:
         query: (B, T, N, H), projected by a matrix of its own.
@@ -87,7 +87,7 @@ def additive(query: KerasTensor, key: KerasTensor, vector: KerasTensor) -> Keras
 
 
 def soft_capped(logits: KerasTensor, cap: float) -> KerasTensor:
-    """Bends logits smoothly so that none leaves -cap ... cap.
+    """Bends logits smoothly so that all stay between -cap and cap.
 
     Source: Gemma 2 (Riviere et al. 2024), section 2.
     """
@@ -135,7 +135,7 @@ class Additive(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("zoo")
 class SoftCap(keras.layers.Layer):
-    """A score whose logits stay within -cap ... cap.
+    """A score whose logits stay between -cap and cap.
 
     Args:
         cap: The limit.

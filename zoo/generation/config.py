@@ -28,6 +28,9 @@ class GenerationConfig(Config):
         min_length: Fewest target tokens before the end token.
         force_end: Whether the last of max_length tokens is the end token whatever the model says.
         no_repeat_ngram: No n-gram of this length occurs twice in a target; 0 allows all.
+        whole_words: Whether a token that continues a word comes only where it does so in the source, too: no word is
+            then put together from pieces of several. For models that read tokens and know which of them continue
+            words, such as summarizers.
         bad_words: Token ids that never follow each other in a target; one alone never occurs.
         n_best: How many hypotheses are returned for a source; at most `beams`, or any number of samples.
         sample: Draws tokens instead of searching; with `temperature`, `top_k` (0: all) and `top_p`.
@@ -47,6 +50,7 @@ class GenerationConfig(Config):
     min_length: int = 0
     force_end: bool = True
     no_repeat_ngram: int = 0
+    whole_words: bool = False
     bad_words: tuple[tuple[int, ...], ...] = ()
     n_best: int = 1
     sample: bool = False

@@ -43,6 +43,7 @@ class _Decoder:
     def __init__(self, model: Generative, source: KerasTensor, given: KerasTensor, read: int, copies: int = 1):
         self.model = model
         self.copies = copies
+        self.source = source
         memory: KerasTensor | None = None
         self.segments: KerasTensor | None = None
         if model.encode is not None:
@@ -56,6 +57,11 @@ class _Decoder:
         """What the loop carries: two tensors a layer, never stacked, since a stack would be copied at each step."""
         tensors = [tensor for block in self.cache for tensor in block.self_attention.tensors]
         return tensors if self.copies == 1 else [ops.repeat(tensor, self.copies, axis=0) for tensor in tensors]
+
+    @property
+    def sources(self) -> KerasTensor:
+        """What each row's source is: as many rows as there are targets in work."""
+        return self.source if self.copies == 1 else ops.repeat(self.source, self.copies, axis=0)
 
     def step(self, tokens: KerasTensor, position: KerasTensor, tensors) -> tuple[KerasTensor, list[KerasTensor]]:
         """Reads one token a row (R, 1); returns logits (R, V) and the updated tensors."""
@@ -74,15 +80,20 @@ def _constrain(
     length: KerasTensor,
     rows: Rows,
     forced: bool,
-    special: SpecialTokens,
+    decoder: _Decoder,
     config: GenerationConfig,
 ) -> KerasTensor:
-    """Makes what may not come next impossible: special tokens, bad words, an early or a late end, repeated n-grams.
+    """Makes what may not come next impossible: special tokens, bad and broken words, early and late ends, repetitions.
 
     Where a token is given for the place, and `forced`, nothing but that token may come. Where logits are not to be
     normalized again, the only token that may come has a log-probability of 0.
     """
+    special = decoder.model.special_tokens
     vocabulary = ops.arange(logits.shape[-1], dtype="int32")
+    if config.whole_words and special.continuing:
+        latest = ops.take(tokens, length - 1, axis=1)
+        kinds = (np.isin(np.arange(logits.shape[-1]), kind) for kind in (special.continuing, special.joining))
+        logits = sampling.forbid_broken_words(logits, latest, decoder.sources, *map(ops.convert_to_tensor, kinds))
     if config.no_repeat_ngram:
         logits = sampling.forbid_repeated_ngrams(logits, tokens, length, config.no_repeat_ngram)
     logits = sampling.forbid_words(logits, tokens, length, [word for word in config.bad_words if len(word) > 1])
@@ -133,7 +144,7 @@ def take_or_draw(
     def body(length, tokens, scores, ended, *cached):
         newest = ops.take(tokens, length - 1, axis=1)[:, None]
         logits, tensors = decoder.step(newest, length - 1, cached)
-        logits = _constrain(logits, tokens, length, rows, forced, special, config)
+        logits = _constrain(logits, tokens, length, rows, forced, decoder, config)
         if config.sample:
             logits = logits / config.temperature
             logits = sampling.keep_top_k(logits, config.top_k) if config.top_k else logits
@@ -171,7 +182,7 @@ def search(
         newest = ops.take(tokens, state.length - 1, axis=1)[:, None]
         logits, tensors = decoder.step(newest, state.length - 1, tensors)
         logits = logits if config.renormalize else _log_probabilities(logits)
-        return _constrain(logits, tokens, state.length, beams, forced, special, config), tensors
+        return _constrain(logits, tokens, state.length, beams, forced, decoder, config), tensors
 
     state = beam.start(_first(rows.given, read, special), config.beams, read)
     penalty = config.length_penalty, config.length_penalty_form, rows.uncounted

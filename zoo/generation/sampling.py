@@ -144,6 +144,31 @@ def forbid_repeated_ngrams(logits: KerasTensor, tokens: KerasTensor, length: Ker
     return ops.scatter_update(padded, indices, ops.full((rows * windows,), IMPOSSIBLE, logits.dtype))[:, :vocabulary]
 
 
+def forbid_broken_words(
+    logits: KerasTensor, latest: KerasTensor, source: KerasTensor, continuing: KerasTensor, joining: KerasTensor
+) -> KerasTensor:
+    """Makes tokens that continue a word impossible where the source does not continue so.
+
+    Args:
+        logits: (R, V).
+        latest: int32 (R,), the token before.
+        source: int32 (R, S).
+        continuing: Boolean (V,), tokens that continue a word.
+        joining: Boolean (V,), tokens behind which they may come all the same.
+
+    Returns:
+        (R, V).
+    """
+    rows, vocabulary = logits.shape
+    # What follows no such token is written into a column of its own, which is cut off again.
+    columns = ops.where(ops.equal(source[:, :-1], latest[:, None]), source[:, 1:], vocabulary)
+    lines = ops.broadcast_to(ops.arange(rows, dtype="int32")[:, None], columns.shape)
+    indices = ops.reshape(ops.stack([lines, columns], axis=-1), (-1, 2))
+    nowhere = ops.zeros((rows, vocabulary + 1), "int32")
+    follows = ops.scatter_update(nowhere, indices, ops.ones_like(indices[:, 0]))[:, :vocabulary] > 0
+    return forbid(logits, continuing & ~follows & ~ops.take(joining, latest)[:, None])
+
+
 def keep_top_k(logits: KerasTensor, k: int) -> KerasTensor:
     """Keeps each row's k most likely tokens. Source: Fan et al. 2018."""
     if k >= logits.shape[-1]:

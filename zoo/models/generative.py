@@ -17,6 +17,8 @@ class SpecialTokens(Config):
         start: What a decoder reads first.
         end: Ends a target, and every source.
         never: Tokens that are never generated.
+        continuing: Tokens that continue a word, so far as somebody says it.
+        joining: Tokens behind which a word may go on with any of these, such as an apostrophe.
         source_start: What stands before every source.
         source_end: What stands behind every source, end first; end alone where it is empty.
         beginning: What every target begins with behind start, such as the name of its language.
@@ -28,6 +30,8 @@ class SpecialTokens(Config):
     start: int = 1
     end: int = 2
     never: tuple[int, ...] = (0, 1, 3)
+    continuing: tuple[int, ...] = ()
+    joining: tuple[int, ...] = ()
     source_start: tuple[int, ...] = ()
     source_end: tuple[int, ...] = ()
     beginning: tuple[int, ...] = ()

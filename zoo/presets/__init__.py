@@ -54,3 +54,8 @@ def read_card(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{folder / CARD}: it takes JSON with a recipe that names its task") from None
     return card
+
+
+def stored_bytes(folder: Path) -> int:
+    """Returns how large the weights of a preset are on disk."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))

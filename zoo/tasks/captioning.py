@@ -87,8 +87,8 @@ class CaptioningRecipe(CaptionerRecipe):
 class Captioning(Captioner[CaptioningRecipe]):
     """Describes images.
 
-        captioner = zoo.load("runs/captions")
-        captioner("photo.jpg")
+    >>> captioner = zoo.load("captioning-flickr8k")
+    >>> caption = captioner("photo.jpg")
 
     Args:
         recipe: The recipe.

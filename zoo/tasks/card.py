@@ -1,6 +1,7 @@
 """Model cards: from a finished run to a preset that can be shipped, with its scores and a README.
 
 python -m zoo.tasks.card runs/en-de zoo/presets/translation-multi30k-en-de
+python -m zoo.tasks.card zoo/presets/translation-multi30k-en-de    writes the README.md again and measures nothing
 """
 
 import argparse
@@ -15,7 +16,7 @@ import safetensors
 
 import zoo
 from zoo.files import replacing
-from zoo.presets import read_card
+from zoo.presets import read_card, shipped, stored_bytes
 from zoo.tasks.task import CHECKPOINT
 
 SAMPLES = 10
@@ -24,10 +25,11 @@ SAMPLES = 10
 def publish(run: Path, folder: Path) -> dict[str, Any]:
     """Makes a preset of a run: float16 weights, scores of those very weights, samples, README.
 
-    What people wrote into the folder's preset.json is kept: title, command, machine, data, licence, limits, demo,
-    "splits", which names what is scored, "headline", the metric that stands for the preset, "scoring", what is to be
-    known of the scores, "recipe_changes", fields of the recipe that were chosen on the dev examples after training
-    (such as "generation"), and "steps" and "minutes" where the run counts not all of them; all else is measured here.
+    What people wrote into the folder's preset.json is kept: title, command, machine, data, licence, limits, biases,
+    demo, "needs", what is not shipped, "splits", which names what is scored, "headline", the metric that stands for
+    the preset, "scoring", what is to be known of the scores, "recipe_changes", fields of the recipe that were chosen
+    on the dev examples after training (such as "generation"), and "steps" and "minutes" where the run counts not all
+    of them; all else is measured here.
 
     Args:
         run: A folder that `zoo train --out` wrote.
@@ -83,18 +85,53 @@ def publish(run: Path, folder: Path) -> dict[str, Any]:
 
 def write_readme(folder: Path) -> None:
     """Writes a preset's README.md from its preset.json."""
-    card = read_card(folder)
     with replacing(folder / "README.md") as temporary:
-        temporary.write_text(_readme(folder.name, card), encoding="utf-8")
+        temporary.write_text(readme(folder), encoding="utf-8")
 
 
-def _readme(name: str, card: Mapping[str, Any]) -> str:
-    parameters = f"{card['parameters'] / 1e6:.2f} M parameters"
+def presets_table(link: str) -> str:
+    """Writes the shipped presets as a table in Markdown.
+
+    Args:
+        link: Where a preset's card is, with "NAME" for its name.
+
+    Returns:
+        The table's lines.
+    """
+    rows = ["| preset | what it does | parameters | on disk | trained in | score |", "|---|---|---|---|---|---|"]
+    for name, folder in shipped().items():
+        card = read_card(folder)
+        metric, split = card["headline"], card["splits"][0]
+        cells = (
+            f"[`{name}`]({link.replace('NAME', name)})",
+            card["title"],
+            _count(card),
+            _megabytes(folder),
+            f"{card['minutes']} minutes",
+            f"{card['score'][f'{metric} ({split})']:.1f} `{metric}` on {split}",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _count(card: Mapping[str, Any]) -> str:
+    """Says how many parameters there are, and how many are new where a pretrained model stays as it is."""
+    count = f"{card['parameters'] / 1e6:.2f} M"
     if card["saved_parameters"] < card["parameters"]:
-        parameters += f", of which {card['saved_parameters'] / 1e6:.2f} M were learned here and are shipped"
+        count += f", {card['saved_parameters'] / 1e6:.2f} M learned here"
+    return count
+
+
+def _megabytes(folder: Path) -> str:
+    return f"{stored_bytes(folder) / 1e6:.1f} MB"
+
+
+def readme(folder: Path) -> str:
+    """Writes what the README.md of a preset says."""
+    name, card = folder.name, read_card(folder)
     return f"""# {name}
 
-{card["title"]}
+{card["title"]}{" " + card["needs"] if "needs" in card else ""}
 
 ```python
 import zoo
@@ -103,18 +140,22 @@ task = zoo.load("{name}")
 task({json.dumps(card.get("example", card["demo"][0]), ensure_ascii=False)})
 ```
 
-- {parameters}, float16 on disk
+- Parameters: {_count(card)}; {_megabytes(folder)} in float16 on disk
 - Model: {_sizes(card["recipe"]["model"])}
 - Data: {card["data"]}
 - Licence of the data: {card["licence"]}
 - Limits: {card["limits"]}
+- Biases: {card["biases"]}
 
 ## Scores
 
 {_table(card["scores"])}
 
-Of the float16 weights shipped here. {card["scoring"]} Nothing was tuned on a test split. To repeat a column:
+Of the float16 weights shipped here. {card["scoring"]} Nothing was tuned on a test split.
 
+To repeat the scores of {card["splits"][0]} with the preset's own settings (`--split` and `--set` give the others):
+
+<!-- not run: it needs the data -->
 ```sh
 zoo evaluate {name} --data {card["recipe"]["source"].partition("+")[0]} --split {card["splits"][0]} --json
 ```
@@ -124,6 +165,7 @@ zoo evaluate {name} --data {card["recipe"]["source"].partition("+")[0]} --split 
 
 {card["steps"]} steps, {card["minutes"]} minutes on {card["machine"]}, seed {card["seed"]}:
 
+<!-- not run: it needs the data and {card["minutes"]} minutes -->
 ```sh
 {card["command"]}
 ```
@@ -154,12 +196,15 @@ def _table(scores: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return text.replace("|", "\\|").replace("\n", " ").replace("\t", ", ")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    publish(options.run, options.folder)
+    if options.run is None:
+        write_readme(options.folder)
+    else:
+        publish(options.run, options.folder)

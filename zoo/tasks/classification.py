@@ -42,9 +42,11 @@ class Reading(Config):
 class Classification(TextTask[ClassificationRecipe]):
     """Classifies texts.
 
-    classifier = zoo.load("sentiment-sst2")
-    classifier("A moving, funny film.")                    # -> "positive"
-    classifier.probabilities(["A moving, funny film."])    # -> [{"positive": 0.98, "negative": 0.02}]
+    >>> classifier = zoo.load("sentiment-sst2")
+    >>> classifier("A moving, funny film.")
+    'positive'
+    >>> classifier.probabilities(["A moving, funny film."])
+    [{'positive': 0.9..., 'negative': 0.0...}]
     """
 
     recipe_class = ClassificationRecipe

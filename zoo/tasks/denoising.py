@@ -51,8 +51,8 @@ class DenoisingRecipe(TextToTextRecipe):
 class Denoising(TextToText[DenoisingRecipe]):
     """Restores texts.
 
-    denoiser = zoo.load("runs/denoising")
-    denoiser("Two <mask> in the snow.")
+    >>> denoiser = zoo.load("runs/denoising")
+    >>> text = denoiser("Two <mask> in the snow.")
     """
 
     recipe_class = DenoisingRecipe

@@ -23,8 +23,9 @@ class EmbeddingRecipe(TextRecipe):
 class Embedding(TextTask[EmbeddingRecipe]):
     """Turns texts into vectors of length 1, whose dot product is their cosine similarity.
 
-    embed = zoo.load("hf://sentence-transformers/all-MiniLM-L6-v2")
-    embed(["How old are you?", "What is your age?"]).shape     # (2, 384)
+    >>> embed = zoo.load("hf://sentence-transformers/all-MiniLM-L6-v2")
+    >>> embed(["How old are you?", "What is your age?"]).shape
+    (2, 384)
     """
 
     recipe_class = EmbeddingRecipe

@@ -36,8 +36,8 @@ class HubCaptioningRecipe(PretrainedRecipe, CaptionerRecipe):
 class HubCaptioning(Pretrained[HubCaptioningRecipe], Captioner[HubCaptioningRecipe]):
     """Describes images.
 
-    captioner = zoo.load("hf://nlpconnect/vit-gpt2-image-captioning")
-    captioner(["photo.jpg"])
+    >>> captioner = zoo.load("hf://nlpconnect/vit-gpt2-image-captioning")
+    >>> captions = captioner(["photo.jpg"])
     """
 
     recipe_class = HubCaptioningRecipe

@@ -46,8 +46,8 @@ class ImageClassificationRecipe(PretrainedRecipe):
 class ImageClassification(Pretrained[ImageClassificationRecipe]):
     """Classifies images.
 
-        classifier = zoo.load("hf://google/vit-base-patch16-224")
-        classifier("photo.jpg")
+    >>> classifier = zoo.load("hf://google/vit-base-patch16-224")
+    >>> label = classifier("photo.jpg")
 
     Args:
         recipe: The recipe.

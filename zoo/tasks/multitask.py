@@ -34,8 +34,9 @@ class MultitaskRecipe(TextRecipe):
 class Multitask(TextTask[MultitaskRecipe]):
     """Reads several things off a text at once.
 
-    assistant = zoo.load("intents-snips")
-    assistant("play some jazz")    # -> {"intent": "PlayMusic", "slots": ["O", "O", "B-genre"]}
+    >>> assistant = zoo.load("intents-snips")
+    >>> assistant("play some music by miles davis")
+    {'intent': 'PlayMusic', 'slots': ['O', 'O', 'O', 'O', 'B-artist', 'I-artist']}
     """
 
     recipe_class = MultitaskRecipe

@@ -54,7 +54,8 @@ class Answer(NamedTuple):
 class QuestionAnswering(TextTask[QuestionAnsweringRecipe]):
     """Answers questions from a passage.
 
-    answer("Who wrote it?", "The report was written by Ada in 1843.")    # -> "Ada"
+    >>> answer = zoo.load("runs/places")
+    >>> name = answer("Who wrote it?", "The report was written by Ada in 1843.")
     """
 
     recipe_class = QuestionAnsweringRecipe

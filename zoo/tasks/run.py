@@ -56,7 +56,11 @@ def _read_json(name: str) -> dict[str, Any]:
 
 
 def open_run(
-    recipe: TaskRecipe, examples: Sequence[Mapping[str, str]], out: Path | None = None, init: str | None = None
+    recipe: TaskRecipe,
+    examples: Sequence[Mapping[str, str]],
+    out: Path | None = None,
+    init: str | None = None,
+    writes: bool = True,
 ) -> Task:
     """Makes the task that a run trains, or opens the run that `out` already holds.
 
@@ -65,6 +69,7 @@ def open_run(
         examples: The training examples, from which a new vocabulary is learned.
         out: The run's folder; nothing is written where None.
         init: A preset whose vocabulary and weights the run begins with.
+        writes: Whether `out` is begun where it is new, or left to another process.
 
     Raises:
         ConfigError: If `out` holds a run of another recipe, or `init` is of other sizes.
@@ -87,7 +92,7 @@ def open_run(
             field = _first_difference(task.recipe.model.to_dict(), recipe.model.to_dict(), "model.")
             raise ConfigError(f"--init {init}: its model has other sizes ({field}); train the recipe {init!r} itself")
         task.recipe = recipe
-    if out is not None and recorded is not None:
+    if out is not None and recorded is not None and writes:
         out.mkdir(parents=True, exist_ok=True)
         task.save_vocabulary(out)
         with replacing(recorded) as temporary:

@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.config import ConfigError, nearest
 from zoo.data import SourceError, references
-from zoo.data.corruption import MASK, SENTINELS
+from zoo.data.corruption import MASK, SENTINELS, TokenKinds
 from zoo.data.pipeline import BatchingConfig, ChangingPairBatches, Pair, PairBatches
 from zoo.data.splitting import speakers, truncate, turns, windows
 from zoo.data.tokenizers import SPACE, Tokenizer
@@ -22,7 +22,8 @@ from zoo.tasks.base import begin
 from zoo.tasks.text_to_text import TextToText, TextToTextRecipe
 from zoo.training import TrainingConfig
 
-_WORD = re.compile(r"\w+")
+# Behind these a word goes on: "Person's", "well-known".
+JOINTS = {"'", "’", "-"}
 DIAGNOSTICS = ("novel2", "repeated3", "words", "length_ratio", "empty")
 
 
@@ -34,14 +35,11 @@ class SummaryConfig(GenerationConfig):
         window: Whether a text that is longer than the model reads is summarized in windows, one summary behind the
             other; else what is too much is cut off.
         length: About how many words a summary shall have, of a model that learned lengths; None leaves it to it.
-        whole_words: Whether, of the summaries that a search ends with, the one is taken that has fewest words which
-            neither the text nor the vocabulary has whole: mostly names put together from pieces of several.
     """
 
     max_length: int | None = 64
     window: bool = True
     length: int | None = None
-    whole_words: bool = False
 
     @property
     def search(self) -> GenerationConfig:
@@ -120,7 +118,14 @@ class Summarization(TextToText[SummarizationRecipe]):
         signs = {MASK, *SENTINELS, *recipe.length_tokens}.intersection(self.tokenizer.special)
         special = self.model.special_tokens
         never = (*special.never, *sorted(map(self.tokenizer.token_id, signs)))
-        self.model.special_tokens = dataclasses.replace(special, never=never)
+        continuing = tuple(np.flatnonzero(~TokenKinds.of(self.tokenizer).starts_word).tolist())
+        joining = tuple(
+            number
+            for number, token in enumerate(self.tokenizer.tokens(range(self.tokenizer.vocabulary_size)))
+            if token.strip(SPACE) in JOINTS
+        )
+        kinds = {"never": never, "continuing": continuing, "joining": joining}
+        self.model.special_tokens = dataclasses.replace(special, **kinds)
 
     @classmethod
     def from_examples(cls, recipe: SummarizationRecipe, examples: Sequence[Mapping[str, str]]) -> Self:
@@ -155,28 +160,9 @@ class Summarization(TextToText[SummarizationRecipe]):
         self.check_inputs(inputs)
         sign = self._sign(config.length)
         parts = self._parts(inputs, config.window, "texts")
-        found = iter(self._found([ids for group in parts for ids in group], sign, config))
+        found = iter(self.write([[*sign, *ids] for group in parts for ids in group], config.search))
         summaries = [[" ".join(texts) for texts in zip(*(next(found) for _ in group))] for group in parts]
         return summaries if config.n_best > 1 else [text for (text,) in summaries]
-
-    def _found(self, texts: Sequence[Sequence[int]], sign: Sequence[int], config: SummaryConfig) -> list[list[str]]:
-        """Returns the config.n_best summaries of each text, given as token ids."""
-        search = config.search
-        if config.whole_words:
-            search = dataclasses.replace(search, n_best=max(config.beams, config.n_best))
-        found = self.write([[*sign, *ids] for ids in texts], search)
-        if not config.whole_words:
-            return found
-        return [
-            sorted(summaries, key=lambda summary: self._broken(summary, text))[: config.n_best]
-            for summaries, text in zip(found, self.tokenizer.decode(texts))
-        ]
-
-    def _broken(self, summary: str, text: str) -> int:
-        """Counts a summary's words that neither its text nor the vocabulary has whole."""
-        known = set(_WORD.findall(text))
-        number_of = self.tokenizer.library_tokenizer.token_to_id
-        return sum(word not in known and number_of(SPACE + word) is None for word in _WORD.findall(summary))
 
     def check(self, text: str) -> None:
         """Tells whether a text can be summarized.

@@ -26,7 +26,8 @@ class TaggingRecipe(TextRecipe):
 class Tagging(TextTask[TaggingRecipe]):
     """Tags the words of texts.
 
-    tagger("flights from baltimore to dallas")   # -> ["O", "O", "B-fromloc.city_name", "O", "B-toloc.city_name"]
+    >>> tagger = zoo.load("runs/numbers")
+    >>> tags = tagger("a train at nine")
     """
 
     recipe_class = TaggingRecipe

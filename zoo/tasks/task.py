@@ -15,7 +15,7 @@ from zoo.config import Config, ConfigError
 from zoo.data import hold_out
 from zoo.files import replacing
 from zoo.presets import CARD, read_card
-from zoo.training import Position, Run, TrainingConfig
+from zoo.training import Distribution, Position, Run, TrainingConfig, open_strategy
 from zoo.training.ranks import RankAllocator
 
 WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.safetensors"
@@ -184,6 +184,7 @@ class Task(abc.ABC, Generic[Recipe]):
         out: str | Path | None = None,
         logdir: str | Path | None = None,
         training: TrainingConfig | None = None,
+        strategy: str | Distribution | None = None,
     ) -> Position:
         """Trains on examples; the model ends with the weights that did best on the dev examples.
 
@@ -194,6 +195,9 @@ class Task(abc.ABC, Generic[Recipe]):
             out: Folder for checkpoints and the best weights; a run that was stopped goes on from there.
             logdir: Folder for TensorBoard.
             training: Settings other than the recipe's.
+            strategy: The devices and machines to train on, as `zoo train --strategy` takes them, or what
+                zoo.training.open_strategy() made of that; one device where None. Of several workers only the first one
+                writes, and its model alone is certain to end with the best weights.
 
         Returns:
             Where the run ended.
@@ -201,6 +205,8 @@ class Task(abc.ABC, Generic[Recipe]):
         Raises:
             ValueError: If an example cannot be used; it says which.
         """
+        distribution = strategy if isinstance(strategy, Distribution) else open_strategy(strategy)
+        out = out if distribution.is_chief else None
         config = training or self.recipe.training
         if dev is None:
             train, dev = hold_out(train, seed=config.seed)
@@ -230,6 +236,7 @@ class Task(abc.ABC, Generic[Recipe]):
             ranks=self.rank_allocator(config.steps),
             checkpoint=None if out is None else Path(out) / CHECKPOINT,
             logdir=logdir,
+            distribution=distribution,
         )
         position = run.train()
         if best:

@@ -40,9 +40,9 @@ class TextGenerationRecipe(PretrainedRecipe):
 class TextGeneration(Pretrained[TextGenerationRecipe]):
     """Goes on with texts.
 
-        writer = zoo.load("hf://openai-community/gpt2")
-        writer("Once upon a time")
-        writer("Once upon a time", beams=1, sample=True, top_p=0.9, max_length=60, seed=1)
+    >>> writer = zoo.load("hf://openai-community/gpt2")
+    >>> text = writer("Once upon a time")
+    >>> text = writer("Once upon a time", beams=1, sample=True, top_p=0.9, max_length=60, seed=1)
 
     Args:
         recipe: The recipe.

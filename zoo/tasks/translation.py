@@ -34,8 +34,9 @@ class TranslationRecipe(TextToTextRecipe):
 class Translation(TextToText[TranslationRecipe]):
     """Translates texts.
 
-    translator = zoo.load("translation-multi30k-en-de")
-    translator(["Two dogs play in the snow."])
+    >>> translator = zoo.load("translation-multi30k-en-de")
+    >>> translator(["Two dogs play in the snow."])
+    ['Zwei Hunde spielen im Schnee.']
     """
 
     recipe_class = TranslationRecipe

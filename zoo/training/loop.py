@@ -17,6 +17,7 @@ import numpy as np
 
 from zoo.checkpoints import CheckpointError, by_path, load, save
 from zoo.training.config import TrainingConfig
+from zoo.training.distribution import Distribution
 from zoo.training.optimizers import make_optimizer
 from zoo.training.ranks import RankAllocator
 from zoo.training.report import Report
@@ -52,6 +53,8 @@ class Run:
         learning_rates, loss_variables, ranks: See make_train_step.
         checkpoint: File of the run's own state; nothing is saved where None.
         logdir: Folder for TensorBoard; nothing is written where None.
+        distribution: The devices and machines that the run works on; one device where None. `evaluate` is called, and
+            files are written, by the chief alone.
     """
 
     def __init__(
@@ -68,14 +71,17 @@ class Run:
         ranks: RankAllocator | None = None,
         checkpoint: str | Path | None = None,
         logdir: str | Path | None = None,
+        distribution: Distribution | None = None,
     ):
         self.model = model
         self.batches = batches
         self.config = config
         self.evaluate = evaluate
         self.keep_best = keep_best
-        self.checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.logdir = logdir
+        self.distribution = distribution or Distribution()
+        writes = self.distribution.is_chief
+        self.checkpoint = Path(checkpoint) if checkpoint is not None and writes else None
+        self.logdir = logdir if writes else None
         self.position = Position()
         self.optimizer = make_optimizer(config.optimizer, config.steps, config.precision)
         self.loss_variables = loss_variables
@@ -95,6 +101,7 @@ class Run:
             precision=config.precision,
             accumulate=config.accumulate,
             remat=config.remat,
+            distribution=self.distribution,
         )
 
     def train(self) -> Position:
@@ -104,11 +111,25 @@ class Run:
             Where the run stands.
 
         Raises:
-            TrainingError: If the loss is not a number; the last checkpoint was taken before.
+            TrainingError: If the loss is not a number, or another worker is gone; the last checkpoint was taken before.
             KeyboardInterrupt: If the run was interrupted, after a checkpoint was taken.
         """
+        try:
+            return self._train()
+        except self.distribution.lost as error:
+            raise TrainingError(
+                f"a worker of this run is gone after step {self.position.step}, and no other can go on without it: the "
+                f"same command, given to all {self.distribution.workers} workers again, goes on from the last "
+                f"checkpoint ({_cause(error)})"
+            ) from None
+        finally:
+            self.distribution.end()
+
+    def _train(self) -> Position:
         if self.checkpoint is not None and self.checkpoint.exists():
             self.restore(self.checkpoint)
+        if self.distribution.workers > 1:
+            self._begin_like_the_chief()
         report = Report(self.config.steps, self.position.step, self.logdir)
         if self.position.step:
             report.say(f"goes on from step {self.position.step}")
@@ -131,11 +152,12 @@ class Run:
                         window.check()
                         with window.paused():
                             self._evaluate(report)
-                    if interrupted() or self._due(config.save_every):
+                    stopping = self._all_told(interrupted)
+                    if stopping or self._due(config.save_every):
                         window.check()
                         with window.paused():
                             self.save()
-                    if interrupted():
+                    if stopping:
                         report.say(f"interrupted at step {position.step}; the same command goes on from there")
                         raise KeyboardInterrupt
                     if self._out_of_patience:
@@ -146,10 +168,28 @@ class Run:
                         break
         finally:
             report.close()
+        if self.distribution.workers > 1:
+            self.distribution.any(False)  # the chief may still be writing, and to it who leaves is lost
         return position
 
     def _due(self, every: int) -> bool:
         return self.position.step % every == 0 or self.position.step == self.config.steps
+
+    def _all_told(self, interrupted: Callable[[], bool]) -> bool:
+        """Tells whether the run is to stop; several workers ask each other only where a report is due."""
+        if self.distribution.workers == 1:
+            return interrupted()
+        return self._due(self.config.log_every) and self.distribution.any(interrupted())
+
+    def _begin_like_the_chief(self) -> None:
+        """Takes over where the chief stands: only it needs to have the checkpoint."""
+        self.distribution.begin(list(self._state.values()))
+        best = self.position.best
+        numbers = {**vars(self.position), "best": math.nan if best is None else best}
+        told = dict(zip(numbers, self.distribution.from_chief(*numbers.values()), strict=True))
+        for name, number in told.items():
+            number = number if name in ("best", "seconds") else int(number)
+            setattr(self.position, name, None if math.isnan(number) else number)
 
     @property
     def _out_of_patience(self) -> bool:
@@ -163,12 +203,15 @@ class Run:
     def _evaluate(self, report: Report) -> None:
         """Measures the averaged weights on the dev examples and keeps them if they are the best so far."""
         position, monitor = self.position, self.config.monitor
-        with averaged(self.average):
-            metrics = dict(self.evaluate())
-            report.scalars("dev", position.step, metrics)
-            if monitor not in metrics:
-                raise TrainingError(f"monitor: no dev metric {monitor!r}; there is {', '.join(sorted(metrics))}")
-            score = -metrics[monitor] if monitor == "loss" else metrics[monitor]
+        with averaged(self.average), self.distribution.at_home():
+            score = math.nan
+            if self.distribution.is_chief:
+                metrics = dict(self.evaluate())
+                report.scalars("dev", position.step, metrics)
+                if monitor not in metrics:
+                    raise TrainingError(f"monitor: no dev metric {monitor!r}; there is {', '.join(sorted(metrics))}")
+                score = -metrics[monitor] if monitor == "loss" else metrics[monitor]
+            (score,) = self.distribution.from_chief(score)
             if position.best is None or score > position.best:
                 position.best, position.worse = score, 0
                 self.keep_best()
@@ -207,6 +250,12 @@ class Run:
         except CheckpointError as error:
             raise TrainingError(f"cannot go on with this run: {error}") from None
         vars(self.position).update(json.loads(metadata["position"]))
+
+
+def _cause(error: Exception) -> str:
+    """Returns the line of TensorFlow's error that says what happened, without where in the graph."""
+    lines = [line.rpartition("}} ")[2].strip() for line in str(error).splitlines()]
+    return next((line for line in lines if "aborted by" in line), lines[0] if lines else type(error).__name__)
 
 
 @contextmanager

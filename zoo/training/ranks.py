@@ -46,10 +46,10 @@ class RankAllocator:
     """Takes ranks away from low-rank additions, all layers together, until the least important ones are gone.
 
     A rank is a triplet: a column of P, its lambda, a row of Q. An element's sensitivity is how much the loss would
-    change without it, |w dL/dw|; its importance is the moving average of that times the moving average of how far the
-    sensitivity strays from its average. A triplet's importance is its lambda's plus the mean of its column's plus the
-    mean of its row's. As many triplets as the budget allows keep their lambdas; the others' become zero, and may come
-    back until the last phase.
+    change without it, abs(w dL/dw); its importance is the moving average of that times the moving average of how far
+    the sensitivity strays from its average. A triplet's importance is its lambda's plus the mean of its column's plus
+    the mean of its row's. As many triplets as the budget allows keep their lambdas; the others' become zero, and may
+    come back until the last phase.
 
     Args:
         layers: The layers, all of one rank.

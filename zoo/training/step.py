@@ -9,6 +9,7 @@ import keras
 from keras import KerasTensor, ops
 
 from zoo.layers.recompute import recomputing
+from zoo.training.distribution import Distribution, rows_of
 from zoo.training.precision import Precision, computing_in
 from zoo.training.ranks import RankAllocator
 
@@ -70,6 +71,7 @@ def make_train_step(
     precision: Precision = "float32",
     accumulate: int = 1,
     remat: bool = False,
+    distribution: Distribution | None = None,
 ) -> Callable[[dict], dict[str, KerasTensor]]:
     """Compiles one optimizer step.
 
@@ -85,6 +87,7 @@ def make_train_step(
         ranks: Takes ranks away from low-rank additions.
         jit: Whether XLA compiles the step; one program for each shape of a batch.
         matmul, precision, accumulate, remat: See TrainingConfig; matmul "bfloat16" takes the place of jit.
+        distribution: The devices and machines that each batch is divided up among; one device where None.
 
     Returns:
         A function from a batch to scalars: "loss", "learning_rate", "gradient_norm" and whatever `loss` adds. Where
@@ -95,8 +98,15 @@ def make_train_step(
         RuntimeError: On another backend than TensorFlow and JAX.
     """
     form = _form()
+    distribution = distribution or Distribution()
     variables = [*model.trainable_variables, *loss_variables]
+    distribution.place(model, loss_variables)
     optimizer.build(variables)
+    distribution.place_followers(optimizer.variables)
+    if average is not None:
+        distribution.place_followers(average.variables, average.sources)
+    if ranks is not None:
+        distribution.place_followers(ranks.variables)
     shares = learning_rates or {}
     followers = [variable for follower in (average, ranks) if follower is not None for variable in follower.variables]
     state = [*variables, *model.non_trainable_variables, *optimizer.variables, *followers]
@@ -111,13 +121,14 @@ def make_train_step(
         with computing_in(precision, model), recomputing(remat):
             return form.gradients(objective, variables, state)
 
-    def step(batch):
+    def learn(batch):
         if accumulate == 1:
-            metrics, gradients = differentiate(batch)
-        else:
-            count, part = _parts(batch, accumulate)
-            total = form.sum_of_parts(lambda i: differentiate(part(i)), count, state)
-            metrics, gradients = keras.tree.map_structure(lambda x: x / count, total)
+            return differentiate(batch)
+        count, part = _parts(batch, accumulate)
+        total = form.sum_of_parts(lambda i: differentiate(part(i)), count, state)
+        return keras.tree.map_structure(lambda x: x / count, total)
+
+    def move(metrics, gradients):
         loss_scale = optimizer.scale_loss(1.0)
         norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients)) / loss_scale
         scale = ops.minimum(1.0, clip_norm / ops.maximum(norm, 1e-12))
@@ -139,7 +150,7 @@ def make_train_step(
             norm = ops.where(ops.isfinite(norm) | (loss_scale < 1), norm, 0.0)
         return {"learning_rate": learning_rate, "gradient_norm": norm, **metrics}
 
-    return form.compiled(step, state, jit, matmul)
+    return distribution.compiled(learn, move, state, jit, matmul)
 
 
 def _form() -> ModuleType:
@@ -158,11 +169,12 @@ def _parts(batch: dict, least: int) -> tuple[int, Callable[[KerasTensor], dict]]
         least: As few parts as this many, as far as there are rows; more where it does not divide their number.
 
     Returns:
-        The number of parts, and a function from a part's number to it; it holds the batch itself as "whole".
+        The number of parts, and a function from a part's number to it; it holds the whole batch as "whole".
     """
-    batch = {name: ops.convert_to_tensor(value) for name, value in batch.items()}
-    rows = next(value.shape[0] for value in batch.values() if len(value.shape))
+    whole = batch.get("whole")  # where the batch is a replica's rows
+    batch = {name: ops.convert_to_tensor(value) for name, value in batch.items() if name != "whole"}
+    rows = rows_of(batch)
     count = next(count for count in range(min(least, rows), rows + 1) if rows % count == 0)
     # Every count-th row, so that where rows are spread over devices, so are those of each part.
     cut = {name: ops.reshape(x, (-1, count, *x.shape[1:])) for name, x in batch.items() if len(x.shape)}
-    return count, lambda i: {**batch, **{name: x[:, i] for name, x in cut.items()}, "whole": batch}
+    return count, lambda i: {**batch, **{name: x[:, i] for name, x in cut.items()}, "whole": whole or batch}

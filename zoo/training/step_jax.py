@@ -115,17 +115,22 @@ def compiled(
     jit: bool,
     matmul: Literal["float32", "bfloat16"],
 ) -> JaxStep:
-    """Compiles a step.
+    """Compiles a step."""
+    check_matmul(matmul)
+    return JaxStep(step, state, jit)
+
+
+def check_matmul(matmul: Literal["float32", "bfloat16"]) -> None:
+    """Tells whether matrices can be multiplied so.
 
     Raises:
-        ConfigError: If it asks for TensorFlow's products.
+        ConfigError: If these are TensorFlow's products.
     """
     if matmul == "bfloat16":
         raise ConfigError(
             "training.matmul: 'bfloat16' is oneDNN's, on the tensorflow backend; on jax set training.precision to "
             "'mixed_bfloat16'"
         )
-    return JaxStep(step, state, jit)
 
 
 def _stateless(function: Callable, variables: Sequence[keras.Variable]) -> Callable:

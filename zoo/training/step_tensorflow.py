@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import keras
@@ -37,8 +38,24 @@ def sum_of_parts(part: Callable[[KerasTensor], Any], count: int, state: Sequence
 def update(
     optimizer: keras.optimizers.Optimizer, found: Sequence[KerasTensor], variables: Sequence[keras.Variable]
 ) -> None:
-    """Lets an optimizer move variables."""
+    """Lets an optimizer move variables; under a strategy each replica's copy, by what it knows itself."""
+    if tf.distribute.has_strategy():
+        for each in (optimizer, getattr(optimizer, "inner_optimizer", optimizer)):
+            _keep_to_itself(each)
     optimizer.apply(found, variables)
+
+
+def _keep_to_itself(optimizer: keras.optimizers.Optimizer) -> None:
+    """Keeps an optimizer from summing gradients, which were summed before they were clipped.
+
+    TensorFlow's form of Keras' optimizers also meets other replicas at every variable, where XLA cannot follow.
+    """
+    meeting, alone = keras.optimizers.Optimizer.__bases__
+    for name in ("_backend_update_step", "_apply_weight_decay"):
+        if getattr(type(optimizer), name) is getattr(meeting, name):
+            setattr(optimizer, name, partial(getattr(alone, name), optimizer))
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer._tf_apply = optimizer._common_apply
 
 
 def compiled(
@@ -48,10 +65,19 @@ def compiled(
     matmul: Literal["float32", "bfloat16"],
 ) -> tf.types.experimental.PolymorphicFunction:
     """Compiles a step; one trace for each bucket: with every shape known, XLA gets the simplest program."""
+    return tf.function(step, jit_compile=use_matmul(matmul, jit))
+
+
+def use_matmul(matmul: Literal["float32", "bfloat16"], jit: bool) -> bool:
+    """Sets what matrices are multiplied in.
+
+    Returns:
+        Whether XLA compiles a step as a whole, where it was to.
+    """
     if matmul == "bfloat16":
         _use_bfloat16_units()
-        jit = False
-    return tf.function(step, jit_compile=jit)
+        return False
+    return jit
 
 
 def _use_bfloat16_units() -> None:
