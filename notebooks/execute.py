@@ -32,13 +32,19 @@ def execute(path: Path, small: bool) -> None:
         CellExecutionError: If a cell fails; it shows the cell and the error.
     """
     notebook = nbformat.read(path, as_version=4)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ZOO_NOTEBOOK_SMALL": "1" if small else "0"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "ignore::UserWarning",  # they name files of this machine
+        "ZOO_NOTEBOOK_SMALL": "1" if small else "0",
+    }
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
             notebook,
             timeout=TIMEOUT,
             kernel_name="python3",
             record_timing=False,
+            coalesce_streams=True,
             resources={"metadata": {"path": folder}},
         )
         client.execute(env=environment)
