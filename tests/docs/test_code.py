@@ -203,7 +203,8 @@ def check_command(arguments: list[str], made: dict) -> None:
     """Tells whether a command's arguments are understood, with all fields that --set names."""
     options = cli._parser().parse_args(arguments)
     if getattr(options, "data", None) is not None:
-        sources._parse(options.data)
+        for source in options.data.split("+"):
+            sources._parse(source)
     if options.command is cli.train:
         task = made.get(Path(options.recipe), options.recipe)
         recipe = read_recipe(task, options.data, options.set)
