@@ -20,7 +20,9 @@ LOOP = """HloModule step
   %w = f32[16,16]{1,0} get-tuple-element(%state), index=2
   %y = f32[8,16]{1,0} fusion(%x, %w), kind=kOutput, calls=%fused
   %z = f32[8,16]{1,0} all-reduce(%y), channel_id=1, replica_groups={{0,1,2,3}}, to_apply=%sum
-  ROOT %next = (s32[], f32[8,16]{1,0}, f32[16,16]{1,0}) tuple(%i, %z, %w)
+  %step = s32[] constant(STEP)
+  %j = s32[] add(%i, %step)
+  ROOT %next = (s32[], f32[8,16]{1,0}, f32[16,16]{1,0}) tuple(%j, %z, %w)
 }
 
 %condition (state: (s32[], f32[8,16], f32[16,16])) -> pred[] {
@@ -49,18 +51,22 @@ def only(operation, shape, operands, attributes=""):
     return Program("HloModule m\n\nENTRY %main () -> f32[] {\n" + "\n".join(lines) + "\n}\n")
 
 
-def test_a_loop_counts_as_often_as_it_turns():
-    program = Program(LOOP.replace("LIMIT", "7"))
-    assert program.products == 7 * 2 * 8 * 16 * 16
-    # Each turn reads x and w and writes y; and sums y up into z.
-    traffic = 4 * (2 * 8 * 16 + 16 * 16) + 2 * 4 * 8 * 16
-    # The condition writes one truth value out of two numbers.
-    assert program.further_turns == Cost(6 * 2 * 8 * 16 * 16, 6 * (traffic + 9))
-    assert program.collectives == [Collective("all-reduce", 7, 4 * 8 * 16, 4)]
+def loop(limit, step=1):
+    return LOOP.replace("LIMIT", str(limit)).replace("STEP", str(step))
+
+
+@pytest.mark.parametrize(("limit", "step", "turns"), [(7, 1, 7), (7, 2, 4), (8, 4, 2), (1, 1, 1)])
+def test_a_loop_counts_as_often_as_it_turns(limit, step, turns):
+    program = Program(loop(limit, step))
+    assert program.products == turns * 2 * 8 * 16 * 16
+    # Each turn reads x and w and writes y; sums y up into z; and makes one number, and one truth value, of two numbers.
+    traffic = 4 * (2 * 8 * 16 + 16 * 16) + 2 * 4 * 8 * 16 + 3 * 4 + 9
+    assert program.further_turns == Cost((turns - 1) * 2 * 8 * 16 * 16, (turns - 1) * traffic)
+    assert program.collectives == [Collective("all-reduce", turns, 4 * 8 * 16, 4)]
 
 
 def test_a_loop_that_ends_when_data_says_so_counts_once():
-    text = LOOP.replace("LIMIT", "7").replace("ROOT %less", "%less")
+    text = loop(7).replace("ROOT %less", "%less")
     program = Program(text.replace("direction=LT", "direction=LT\n  ROOT %and = pred[] and(%less, %less)"))
     assert program.products == 2 * 8 * 16 * 16
     assert program.further_turns == Cost(0, 0)

@@ -109,24 +109,45 @@ class Program:
         yield name, turns
         for x in self.computations[name].values():
             if x.operation == "while":
-                condition = _called(x, "condition")
-                for part in (condition, _called(x, "body")):
-                    yield from self._running(part, turns * self._turns(condition))
+                inside = turns * self._turns(x, self.computations[name])
+                for role in ("condition", "body"):
+                    yield from self._running(_called(x, role), inside)
             elif x.operation in ("conditional", "call", "async-start"):
                 for branch in _branches(x):
                     yield from self._running(branch, turns)
 
-    def _turns(self, condition: str) -> int:
-        """How often a loop that counts up from 0 turns; 1 where its end depends on data."""
-        inside = [*self.computations[condition].values()]
-        inside += [
-            y for x in inside if x.operation == "fusion" for y in self.computations[_called(x, "calls")].values()
-        ]
-        limits = [x for x in inside if x.operation == "constant" and x.shape.startswith("s32[]")]
-        others = {x.operation for x in inside} - {"parameter", "get-tuple-element", "constant", "fusion", "compare"}
-        if others or len(limits) != 1 or not any("direction=LT" in x.attributes for x in inside):
+    def _turns(self, loop: Instruction, around: dict[str, Instruction]) -> int:
+        """How often a loop turns that counts up to a number; 1 where its end depends on data."""
+        body, condition = (self.computations[_called(loop, role)] for role in ("body", "condition"))
+        initial = around[loop.operands[0]].operands
+        compared = [x for x in condition.values() if x.operation not in ("parameter", "get-tuple-element", "constant")]
+        if len(compared) != 1:
             return 1
-        return int(limits[0].operands[0])
+        (test,) = compared
+        sides = [condition[name] for name in test.operands]
+        if test.operation == "fusion":
+            inside = self.computations[_called(test, "calls")]
+            (test,) = (x for x in inside.values() if x.operation not in ("parameter", "constant"))
+            inner = [inside[name] for name in test.operands]
+            sides = [sides[int(x.operands[0])] if x.operation == "parameter" else x for x in inner]
+        counter, limit = sides if len(sides) == 2 else (test, test)
+        if "direction=LT" not in test.attributes or counter.operation != "get-tuple-element":
+            return 1
+
+        def number(x: Instruction, computation: dict[str, Instruction]) -> int | None:
+            while x.operation in ("copy", "bitcast"):
+                x = computation[x.operands[0]]
+            if x.operation == "get-tuple-element" and computation is not around:  # what every turn hands on
+                return number(around[initial[_index(x)]], around)
+            return int(x.operands[0]) if x.operation == "constant" else None
+
+        place = _index(counter)
+        start, end = number(around[initial[place]], around), number(limit, condition)
+        (handed_on,) = (x for x in body.values() if x.operation == "tuple" and len(x.operands) == len(initial))
+        counted = body[handed_on.operands[place]]
+        added = [body[name] for name in counted.operands if counted.operation == "add"]
+        steps = [number(x, body) for x in added if x.operation == "constant" or _index(x) != place]
+        return 1 if start is None or end is None else -(-(end - start) // ((steps and steps[0]) or 1))
 
     def _cost(self, name: str) -> Cost:
         """What one run of a computation costs, without the loops and branches in it."""
@@ -195,6 +216,10 @@ def _attribute(x: Instruction, pattern: str) -> str:
 
 def _called(x: Instruction, role: str) -> str:
     return _attribute(x, rf"{role}=%?([\w.-]+)")
+
+
+def _index(x: Instruction) -> int:
+    return int(_attribute(x, r"index=(\d+)"))
 
 
 def _branches(x: Instruction) -> list[str]:
