@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--bfloat16",
         action="store_true",
-        help="multiplies matrices in bfloat16: twice as fast on CPUs with units for it (AMX)",
+        help="multiplies matrices in bfloat16: twice as fast on CPUs that can (AMX, AVX512-BF16)",
     )
     sub.add_argument("--init", metavar="PRESET", help="begins with this preset's vocabulary and weights")
     _add_set(sub, "a field of the recipe, for example training.steps=100")
@@ -153,7 +153,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, metavar="FILE.html|FILE.png")
     _add_choice(sub, "a .png shows it alone, a .html begins with it")
 
-    command(doctor, "doctor", "Says which backend, devices, compiler and precision are truly active.")
+    sub = command(
+        doctor,
+        "doctor",
+        "Says which backend, devices, compiler and precision are truly active; or, with --tpu, what a recipe would "
+        "take and do on TPUs, found out by compiling for them (needs jax[tpu], and no TPU).",
+    )
+    sub.add_argument(
+        "recipe", nargs="?", help="with --tpu: a preset's name, a JSON file, or a task: its default recipe"
+    )
+    sub.add_argument("--tpu", metavar="TOPOLOGY", help="a chip and how many: v5e:1x1, v5e:2x2, v6e:4x4 ...")
+    sub.add_argument("--batch", type=int, metavar="N", help="rows of a training batch, all chips' together")
+    _add_data(sub, required=False)
+    _add_set(sub, "a field of the recipe, for example training.precision=mixed_bfloat16")
     return parser
 
 
@@ -389,11 +401,39 @@ def attention(options: argparse.Namespace) -> None:
 
 
 def doctor(options: argparse.Namespace) -> None:
+    if options.tpu is not None:
+        return _doctor_for_tpu(options)
+    if options.recipe is not None:
+        raise ConfigError(f"doctor {options.recipe}: a recipe is looked at with --tpu TOPOLOGY --batch N")
     _import_backend()
     from zoo.doctor import examine
 
     for name, finding in examine().items():
         print(f"{name:12} {finding}")
+
+
+def _doctor_for_tpu(options: argparse.Namespace) -> None:
+    from zoo.ahead.chips import check_topology, find_compiler
+    from zoo.tasks import check_recipe_name
+
+    check_topology(options.tpu)
+    if options.recipe is None or options.batch is None:
+        raise ConfigError("doctor --tpu: it takes a RECIPE and --batch N too")
+    check_recipe_name(options.recipe)
+    find_compiler()
+    os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    _import_backend()
+    from zoo.ahead.report import report
+    from zoo.data import load_train_and_dev
+
+    def examples(recipe: Any) -> Sequence[Any]:
+        found, _ = load_train_and_dev(
+            options.data or recipe.source, data_dir=options.data_dir, fields=_fields(options), seed=recipe.training.seed
+        )
+        return found
+
+    for name, finding in report(options.tpu, options.recipe, options.batch, examples, options.set):
+        print(f"{name:12} {finding}", flush=True)
 
 
 if __name__ == "__main__":

@@ -188,9 +188,12 @@ def run_shell(block: Block, made: dict, where: str) -> None:
 
 
 def save_untrained(task: Task, train, dev, *, out=None, **_) -> Position:
-    """Stands in for fit(): what would be trained is checked and saved."""
+    """Stands in for fit(): what would be trained is checked and saved, to write a few words."""
     task.check_examples(dev)
     task.batches(train)
+    if hasattr(task.recipe, "generation"):
+        short = dataclasses.replace(task.recipe.generation, beams=1, max_length=4)
+        task.recipe = dataclasses.replace(task.recipe, generation=short)
     if out is not None:
         task.save(out)
     return Position()

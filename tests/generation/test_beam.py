@@ -270,15 +270,15 @@ def test_ended_hypotheses_are_frozen_and_only_better_ones_displace_them():
     state = beam.start(first(2, language.places), 4)
     for _ in range(4):
         logits, _ = language.logits_of(state, [])
-        new, rows = beam.advance(state, logits, END, 0.7)
+        new, parents = beam.advance(state, logits, END, 0.7)
         for source in range(2):
             old, now = hypotheses(state, source), hypotheses(new, source)
             assert now == sorted(now, reverse=True)
             displaced = set(old) - set(now)
             assert not displaced or (len(now) == 4 and max(displaced) < now[-1])
-            # A live beam continues the row that it names.
-            for row, tokens in zip(rows[4 * source : 4 * source + 4], new.live[source]):
-                parent = ops.convert_to_numpy(state.live)[source, int(row) - 4 * source]
+            # A live beam continues the one that it names.
+            for number, tokens in zip(parents[source], new.live[source]):
+                parent = ops.convert_to_numpy(state.live)[source, int(number)]
                 np.testing.assert_array_equal(tokens[: int(state.length)], parent[: int(state.length)])
         state = new
 

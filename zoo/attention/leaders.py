@@ -12,6 +12,7 @@ from keras import KerasTensor, ops
 from zoo.attention.core import HIDDEN, mix, softmax
 from zoo.attention.positions import text_starts
 from zoo.attention.scores import Score
+from zoo.rows import take_in_rows
 
 # From the places of queries and keys, integer (B, T) and (B, S), to what is added to the logits: RelativeBias, ALiBi.
 Bias = Callable[[KerasTensor, KerasTensor], KerasTensor]
@@ -103,7 +104,7 @@ class Leaders:
         # are known by the block where it begins.
         begins = ops.maximum(texts - 1, 0) // self.window
         begins = ops.reshape(begins, (batch, 2 * blocks))
-        mine = ops.reshape(take_rows(self.begun, begins), (batch * blocks, 2))
+        mine = ops.reshape(take_in_rows(self.begun, begins), (batch * blocks, 2))
         counts = ops.repeat(ops.equal(mine, ops.reshape(texts, (batch * blocks, 2))), count, axis=1)[:, None]
         totals = ops.logsumexp(ops.where(mask, logits, HIDDEN), axis=-1)
         totals = ops.where(ops.any(mask, axis=-1) & counts, totals, HIDDEN)
@@ -120,8 +121,8 @@ class Leaders:
         start = self.texts - 1
         place = ops.arange(self.length, dtype="int32") - start
         block = ops.maximum(start, 0) // self.window
-        leads = (self.texts > 0) & (place < count) & ops.equal(take_rows(self.begun, block), self.texts)
-        whole = take_rows(whole, block * count + ops.minimum(place, count - 1))
+        leads = (self.texts > 0) & (place < count) & ops.equal(take_in_rows(self.begun, block), self.texts)
+        whole = take_in_rows(whole, block * count + ops.minimum(place, count - 1))
         return ops.where(leads[:, :, None, None], whole, y)
 
     def _of(self, texts: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
@@ -130,11 +131,11 @@ class Leaders:
         places = texts - 1 + ops.arange(self.count, dtype="int32")
         places = ops.reshape(ops.clip(places, 0, self.length - 1), (self.batch, -1))
         texts = ops.reshape(ops.repeat(texts, self.count, axis=2), (self.batch, -1))
-        real = ops.equal(take_rows(self.texts, places), texts) & (texts > 0)
+        real = ops.equal(take_in_rows(self.texts, places), texts) & (texts > 0)
         return tuple(ops.reshape(x, (self.batch * self.blocks, -1)) for x in (places, real))  # type: ignore[return-value]
 
     def _taken(self, x: KerasTensor, places: KerasTensor) -> KerasTensor:
-        taken = take_rows(x, ops.reshape(places, (self.batch, -1)))
+        taken = take_in_rows(x, ops.reshape(places, (self.batch, -1)))
         return ops.reshape(taken, (*ops.shape(places), *x.shape[2:]))
 
     def _block_places(self) -> KerasTensor:
@@ -142,10 +143,3 @@ class Leaders:
         places = ops.reshape(ops.arange(self.blocks * self.window, dtype="int32"), (1, self.blocks, self.window))
         places = ops.broadcast_to(places, (self.batch, self.blocks, self.window))
         return ops.reshape(places, (self.batch * self.blocks, self.window))
-
-
-def take_rows(x: KerasTensor, places: KerasTensor) -> KerasTensor:
-    """Takes of each row of x (B, T, ...) what stands at its own places (B, P): (B, P, ...)."""
-    batch, length, *rest = ops.shape(x)
-    rows = places + length * ops.arange(batch, dtype="int32")[:, None]
-    return ops.take(ops.reshape(x, (batch * length, *rest)), rows, axis=0)

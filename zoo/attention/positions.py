@@ -12,6 +12,8 @@ import math
 import keras
 from keras import KerasTensor, ops
 
+from zoo.rows import max_in_rows, take_in_rows
+
 
 def text_starts(segments: KerasTensor) -> KerasTensor:
     """Finds where each place's text begins, in a row that holds several.
@@ -38,10 +40,7 @@ def least_of_group(values: KerasTensor, groups: KerasTensor) -> KerasTensor:
     Returns:
         int32 (B, T).
     """
-    batch, length = ops.shape(values)
-    numbers = groups + (length + 1) * ops.arange(batch, dtype="int32")[:, None]
-    least = -ops.segment_max(-ops.reshape(values, (-1,)), ops.reshape(numbers, (-1,)), batch * (length + 1))
-    return ops.take(least, numbers)
+    return take_in_rows(-max_in_rows(-values, groups, ops.shape(values)[1] + 1), groups)
 
 
 def sinusoidal(positions: KerasTensor, width: int, inclusive: bool = True) -> KerasTensor:

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from keras import KerasTensor, ops
 
 from zoo.generation.sampling import IMPOSSIBLE, largest
+from zoo.rows import take_in_rows
 
 Form = Literal["gnmt", "power"]
 
@@ -94,7 +95,7 @@ def advance(
         rules: The search's.
 
     Returns:
-        The next state; and int32 (B * K,), the row that each live beam continues.
+        The next state; and int32 (B, K), which of its source's beams each live one continues.
     """
     sources, beams, places = state.live.shape
     vocabulary = logits.shape[-1]
@@ -124,8 +125,7 @@ def advance(
     ended = _pick(ops.concatenate([state.ended, extended], axis=1), winners)
 
     parents = ops.take_along_axis(parents, survivors, axis=1)
-    rows = ops.reshape(parents + beams * ops.arange(sources, dtype="int32")[:, None], (-1,))
-    return Beams(state.length + 1, _pick(extended, survivors), live_scores, ended, ended_scores), rows
+    return Beams(state.length + 1, _pick(extended, survivors), live_scores, ended, ended_scores), parents
 
 
 def unfinished(
@@ -193,7 +193,7 @@ def search(
     Returns:
         The last state: its sequences have ended, or there is no place left for more tokens.
     """
-    places = state.live.shape[2]
+    sources, beams, places = state.live.shape
 
     def open_sources(state):
         return unfinished(state, limits, alpha, form, uncounted, rules)
@@ -201,12 +201,16 @@ def search(
     def go_on(*loop):
         return ops.any(open_sources(Beams(*loop[:5]))) & (loop[0] < places)
 
+    def follow(tensor, parents):
+        tensor = ops.reshape(tensor, (sources, beams, *tensor.shape[1:]))
+        return ops.reshape(take_in_rows(tensor, parents), (sources * beams, *tensor.shape[2:]))
+
     def body(*loop):
         state = Beams(*loop[:5])
         logits, tensors = logits_of(state, loop[5:])
         # A source that is done stays as it is: what it returns does not depend on the others in its batch.
         active = open_sources(state)
-        new, rows = advance(state, logits, end_token, alpha, form, uncounted, limits, rules)
+        new, parents = advance(state, logits, end_token, alpha, form, uncounted, limits, rules)
         new = Beams(
             new.length,
             *(
@@ -218,6 +222,6 @@ def search(
             # What looks better later, by its length alone, is not taken up again.
             live_scores = ops.where(open_sources(new)[:, None], new.live_scores, IMPOSSIBLE)
             new = new._replace(live_scores=live_scores)
-        return (*new, *(ops.take(tensor, rows, axis=0) for tensor in tensors))
+        return (*new, *(follow(tensor, parents) for tensor in tensors))
 
     return Beams(*ops.while_loop(go_on, body, (*state, *tensors))[:5])

@@ -1,9 +1,27 @@
 """One compiled program from a function over a model, on either backend."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
+
+
+class Program(NamedTuple):
+    """A function of tensors before it is compiled, the model whose variables it reads, and arguments for it."""
+
+    function: Callable
+    model: keras.Model
+    arguments: tuple[Any, ...]
+
+
+def stateless(function: Callable, variables: Sequence[keras.Variable]) -> Callable:
+    """Turns a function that reads variables into one of their values and its own arguments."""
+
+    def pure(values: Sequence[Any], *arguments: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function(*arguments)
+
+    return pure
 
 
 def compiled(function: Callable, model: keras.Model, jit: bool = True) -> Callable:
@@ -24,10 +42,7 @@ def compiled(function: Callable, model: keras.Model, jit: bool = True) -> Callab
     if keras.backend.backend() == "jax":
         import jax
 
-        def stateless(values: list[Any], *arguments: Any) -> Any:
-            with keras.StatelessScope(state_mapping=list(zip(model.variables, values, strict=True))):
-                return function(*arguments)
-
-        program = jax.jit(stateless) if jit else stateless
+        pure = stateless(function, model.variables)
+        program = jax.jit(pure) if jit else pure
         return lambda *arguments: program([variable.value for variable in model.variables], *arguments)
     raise RuntimeError(f"backend {keras.backend.backend()!r}: generation runs on tensorflow and jax")

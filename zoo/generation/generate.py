@@ -3,14 +3,14 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from keras import ops
 
-from zoo.generation.compile import compiled
+from zoo.generation.compile import Program, compiled
 from zoo.generation.config import GenerationConfig
-from zoo.generation.layout import Source, begin, bucket, lay_out, length_of, rounded_up, strip
+from zoo.generation.layout import Beginnings, Source, begin, bucket, lay_out, length_of, rounded_up, strip
 from zoo.generation.programs import Rows, search, take_or_draw
 from zoo.models.generative import Generative
 
@@ -25,6 +25,15 @@ class Hypothesis(NamedTuple):
 
     tokens: list[int]
     score: float
+
+
+class _Batch(NamedTuple):
+    """A batch as it is laid out: a program's arguments, what targets begin with, and places that they may ever take."""
+
+    inputs: Any
+    rows: Rows
+    begun: Beginnings
+    most: int
 
 
 class Generator:
@@ -63,10 +72,9 @@ class Generator:
         Raises:
             ValueError: If a source, or a beginning, is longer than the model allows, or a beginning holds the end.
         """
-        if self.model.encode is None:
-            if beginnings is not None:
-                raise ValueError("beginnings: the model is a decoder alone; its sources are what targets begin with")
-            beginnings = cast(Sequence[Sequence[int]], sources)
+        if self.model.encode is None and beginnings is not None:
+            raise ValueError("beginnings: the model is a decoder alone; its sources are what targets begin with")
+        beginnings = self._beginnings(sources, beginnings)
         self._check(sources, beginnings)
         results: list[list[Hypothesis]] = [[] for _ in sources]
         order = sorted(range(len(sources)), key=lambda i: length_of(sources[i]))
@@ -114,6 +122,34 @@ class Generator:
         `places` for as many tokens as there would be without max_length, and where that is not enough, a program with
         twice as many is run for what has not ended.
         """
+        laid_out = self._lay_out(sources, beginnings, batch, config, places)
+        begun, limits = laid_out.begun, laid_out.rows.limits
+        special, places = self.model.special_tokens, begun.tokens.shape[1]
+        program = self._program(config, begun.read, begun.forced)
+        tokens, scores, ended = (ops.convert_to_numpy(x) for x in program(laid_out.inputs, laid_out.rows))
+        hypotheses = [
+            [
+                Hypothesis(strip(tokens[r, k, : limits[r] + 1], said, special), float(scores[r, k]))
+                for k in range(tokens.shape[1])
+            ]
+            for r, said in enumerate(begun.said)
+        ]
+        goes_on = [r for r in range(len(batch)) if not ended[r]]
+        if goes_on and places < laid_out.most:
+            others = self._run(sources, beginnings, [batch[r] for r in goes_on], config, 2 * places)
+            for r, longer in zip(goes_on, others):
+                hypotheses[r] = longer
+        return hypotheses
+
+    def _lay_out(
+        self,
+        sources: Sequence[Source],
+        beginnings: Sequence[Sequence[int]] | None,
+        batch: Sequence[int],
+        config: GenerationConfig,
+        places: int,
+    ) -> _Batch:
+        """Lays one batch of sources out: see _run()."""
         special, longest = self.model.special_tokens, self.model.config.max_length
         size = next(size for size in BATCH_SIZES if size >= len(batch))
         found = [sources[i] for i in batch]
@@ -131,39 +167,35 @@ class Generator:
         for row, i in enumerate(batch):
             limits[row] = min(begun.uncounted[row] + self._limit(length_of(sources[i]), config), last)
             seeds[row] = (config.seed, i * config.n_best)
-        rows = Rows(limits, begun.uncounted, seeds, begun.tokens)
-        program = self._program(config, begun.read, begun.forced)
-        tokens, scores, ended = (ops.convert_to_numpy(x) for x in program(inputs, rows))
-        hypotheses = [
-            [
-                Hypothesis(strip(tokens[r, k, : limits[r] + 1], said, special), float(scores[r, k]))
-                for k in range(tokens.shape[1])
-            ]
-            for r, said in enumerate(begun.said)
-        ]
-        goes_on = [r for r in range(len(batch)) if not ended[r]]
-        if goes_on and places < most:
-            others = self._run(sources, beginnings, [batch[r] for r in goes_on], config, 2 * places)
-            for r, longer in zip(goes_on, others):
-                hypotheses[r] = longer
-        return hypotheses
+        return _Batch(inputs, Rows(limits, begun.uncounted, seeds, begun.tokens), begun, most)
 
     def _limit(self, source_length: int, config: GenerationConfig) -> int:
         limit = _usual(source_length) if config.max_length is None else config.max_length
         least = max(config.min_length, len(self.model.special_tokens.beginning)) + config.force_end
         return min(max(limit, least), self.model.config.max_length)
 
+    def uncompiled(self, sources: Sequence[Source], config: GenerationConfig) -> Program:
+        """Returns the program that generates targets of one batch of sources, as many as a batch may have."""
+        batch = self._lay_out(sources, self._beginnings(sources), range(len(sources)), config, 0)
+        function = self._function(config, batch.begun.read, batch.begun.forced)
+        return Program(function, self.model, (batch.inputs, batch.rows))
+
+    def _beginnings(
+        self, sources: Sequence[Source], given: Sequence[Sequence[int]] | None = None
+    ) -> Sequence[Sequence[int]] | None:
+        """Returns what targets begin with: of a decoder alone, the sources."""
+        return given if self.model.encode is not None else cast(Sequence[Sequence[int]], sources)
+
     def _program(self, config: GenerationConfig, read: int, forced: bool) -> Callable:
         """Returns a program, compiled at its first call for a shape."""
         key = (dataclasses.replace(config, seed=0), self.model.special_tokens, read, forced)
         if key not in self._programs:
-
-            def program(source, rows):
-                find = search if config.beams > 1 else take_or_draw
-                return find(self.model, source, rows, read, forced, config)
-
-            self._programs[key] = compiled(program, self.model, self.jit)
+            self._programs[key] = compiled(self._function(config, read, forced), self.model, self.jit)
         return self._programs[key]
+
+    def _function(self, config: GenerationConfig, read: int, forced: bool) -> Callable:
+        find = search if config.beams > 1 else take_or_draw
+        return lambda source, rows: find(self.model, source, rows, read, forced, config)
 
 
 def _usual(source_length: int) -> int:

@@ -5,6 +5,7 @@ from keras import KerasTensor, ops
 
 from zoo.attention import capture
 from zoo.layers.transformer import BlockCache, Decoder
+from zoo.rows import sum_in_rows
 
 # Less probable than anything a model would say, and far from where float32 ends.
 FLOOR = 1e-30
@@ -108,9 +109,6 @@ def sum_by_token(weights: KerasTensor, tokens: KerasTensor, vocabulary: int) -> 
     Returns:
         (B, T, V).
     """
-    batch, length, places = ops.shape(weights)
     # Whole columns are added: a scatter costs by the number of its pieces.
-    columns = ops.reshape(ops.transpose(weights, (0, 2, 1)), (batch * places, length))
-    numbers = ops.cast(tokens, "int32") + vocabulary * ops.arange(batch, dtype="int32")[:, None]
-    sums = ops.segment_sum(columns, ops.reshape(numbers, (-1,)), batch * vocabulary)
-    return ops.transpose(ops.reshape(sums, (batch, vocabulary, length)), (0, 2, 1))
+    columns = ops.transpose(weights, (0, 2, 1))
+    return ops.transpose(sum_in_rows(columns, tokens, vocabulary), (0, 2, 1))

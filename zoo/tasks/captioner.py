@@ -15,6 +15,7 @@ from zoo.checkpoints import by_path
 from zoo.data.images import Encoded, ImageConfig, decode
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig, Generator
+from zoo.generation.compile import Program
 from zoo.metrics.captioning import caption_scores
 from zoo.models.generative import Generative
 from zoo.models.vision_encoder import VisionEncoder
@@ -120,6 +121,15 @@ class Captioner(Task[Recipe]):
                 texts = self.tokenizer.decode([hypothesis.tokens for hypothesis in found])
                 captions.append([text.strip() for text in texts])
         return captions if config.n_best > 1 else [texts[0] for texts in captions]
+
+    def programs(self, rows: int) -> dict[str, Program]:
+        images = np.zeros((rows, *self.recipe.images.size, 3), np.float32)
+        places, width = self.vision.output_shape[1:]
+        features = np.zeros((places, width), np.float32)
+        return {
+            "see": Program(lambda images: self.vision(images, training=False), self.vision, (images,)),
+            "write": self.generator.uncompiled([features] * rows, self.recipe.generation),
+        }
 
     def settings(self, assignments: Sequence[str]) -> dict[str, Any]:
         return self.recipe.generation.override(assignments).to_dict()

@@ -197,6 +197,15 @@ class Captioning(Captioner[CaptioningRecipe]):
         changed = augmented(pixels, example["captions"], self.recipe.augmentation, self.recipe.images, seed)
         return normalized(changed, self.recipe.images)
 
+    def batch_outline(self, rows: int) -> dict[str, keras.KerasTensor]:
+        rests, reward, length = self.recipe.vision_rests, self.recipe.reward, self.recipe.batching.buckets[-1]
+        if reward is not None:
+            length = max(length, reward.samples * self.recipe.model.max_length)
+        shape = self.vision.output_shape[1:] if rests else (*self.recipe.images.size, 3)
+        outline = {"features" if rests else "images": keras.KerasTensor((rows, *shape), "float32")}
+        outline |= {name: keras.KerasTensor((rows, length), "int32") for name in ("target", "labels")}
+        return outline if reward is None else outline | {"advantages": keras.KerasTensor((rows, length), "float32")}
+
     def check_examples(self, examples: Sequence[Mapping[str, Any]]) -> None:
         for example in examples:
             decode(example["image"], example["name"])

@@ -133,6 +133,7 @@ def readme(folder: Path) -> str:
 
 {card["title"]}{" " + card["needs"] if "needs" in card else ""}
 
+<!-- not run: make demo runs every preset -->
 ```python
 import zoo
 
@@ -186,7 +187,7 @@ def _sizes(model: Mapping[str, Any]) -> str:
             found.append(_sizes(value))
         elif name == "vocabulary_size" or (name.endswith(("width", "layers", "heads")) and isinstance(value, int)):
             found.append(f"{name.replace('num_', '').replace('_', ' ')} {value}")
-    return ", ".join(found)
+    return ", ".join(filter(None, found))
 
 
 def _table(scores: Mapping[str, Mapping[str, float]]) -> str:

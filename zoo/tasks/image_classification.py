@@ -11,6 +11,7 @@ import numpy as np
 from zoo.attention import capture
 from zoo.config import ConfigError, nearest
 from zoo.data.images import Encoded, ImageConfig, decode, prepared
+from zoo.generation.compile import Program
 from zoo.metrics.classification import label_scores
 from zoo.models.vision_encoder import VisionEncoderConfig, vision_encoder
 from zoo.pictures.captions import CaptionMaps
@@ -89,6 +90,10 @@ class ImageClassification(Pretrained[ImageClassificationRecipe]):
         """Computes probabilities (images, classes)."""
         logits = [*see(self.model, images, self.recipe.images, batch_size=8)]
         return keras.ops.convert_to_numpy(keras.ops.softmax(np.concatenate(logits)))
+
+    def programs(self, rows: int) -> dict[str, Program]:
+        images = np.zeros((rows, *self.recipe.images.size, 3), np.float32)
+        return {"answer": Program(lambda images: self.model(images, training=False), self.model, (images,))}
 
     def report(self, inputs: Sequence[str], **settings: Any) -> list[dict[str, Any]]:
         reports = []

@@ -40,5 +40,8 @@ class Pretrained(Task[Recipe]):
     def batches(self, examples: Sequence[Mapping[str, Any]], seed: int = 0) -> NoReturn:
         self.refuse_training(self.recipe.task)
 
+    def batch_outline(self, rows: int) -> NoReturn:
+        self.refuse_training(self.recipe.task)
+
     def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool) -> NoReturn:
         self.refuse_training(self.recipe.task)

@@ -14,6 +14,7 @@ from zoo.checkpoints import by_path, load, save
 from zoo.config import Config, ConfigError
 from zoo.data import hold_out
 from zoo.files import replacing
+from zoo.generation.compile import Program
 from zoo.metrics.classification import Guesses
 from zoo.pictures.picture import Picture
 from zoo.presets import CARD, read_card
@@ -144,6 +145,14 @@ class Task(abc.ABC, Generic[Recipe]):
     def loss(self, model: keras.Model, batch: Mapping[str, Any], training: bool) -> tuple[Any, dict[str, Any]]:
         """Computes a batch's loss, and what is reported beside it: see make_train_step()."""
 
+    @abc.abstractmethod
+    def batch_outline(self, rows: int) -> dict[str, keras.KerasTensor]:
+        """Returns shapes and types of a training batch of `rows` rows, the longest ones that there are."""
+
+    @abc.abstractmethod
+    def programs(self, rows: int) -> dict[str, Program]:
+        """Returns the programs that work on inputs, by name, with arguments for `rows` of the longest ones."""
+
     def describe(self, examples: Sequence[Mapping[str, str]]) -> list[str]:
         """Says in a few lines what is worth knowing of training examples before a run."""
         return []
@@ -204,6 +213,19 @@ class Task(abc.ABC, Generic[Recipe]):
         """Makes what gives ranks out over a run of `steps` steps; None where there are none to give."""
         return None
 
+    def make_run(self, config: TrainingConfig, batches: Any, **others: Any) -> Run:
+        """Makes a run that trains the task; see Run for what it takes."""
+        return Run(
+            self.trained_model,
+            self.loss,
+            batches,
+            config,
+            learning_rates=self.learning_rates,
+            loss_variables=self.loss_variables,
+            ranks=self.rank_allocator(config.steps),
+            **others,
+        )
+
     def fit(
         self,
         train: Sequence[Mapping[str, str]],
@@ -255,7 +277,7 @@ class Task(abc.ABC, Generic[Recipe]):
             check(self, dev, showing)
             recipe = dataclasses.replace(self.recipe, training=config)
             board = Board(logdir, flat(recipe.to_dict()), self.trained_model, profile)
-        elif logdir is None and profile is not None:
+        elif profile is not None and logdir is None:
             raise ConfigError(f"profile: {profile}, and no logdir to write it to")
         best: list[np.ndarray] = []
 
@@ -270,16 +292,11 @@ class Task(abc.ABC, Generic[Recipe]):
             if out is not None:
                 self.save(out)
 
-        run = Run(
-            self.trained_model,
-            self.loss,
-            batches,
+        run = self.make_run(
             config,
+            batches,
             evaluate=evaluate,
             keep_best=keep_best,
-            learning_rates=self.learning_rates,
-            loss_variables=self.loss_variables,
-            ranks=self.rank_allocator(config.steps),
             checkpoint=None if out is None else Path(out) / CHECKPOINT,
             board=board,
             distribution=distribution,

@@ -17,7 +17,7 @@ from zoo.checkpoints.hub import open_hub_folder
 from zoo.config import ConfigError, nearest
 from zoo.data.augment import EdaConfig
 from zoo.data.texts import Encoding, LabelledText, TextBatches, TextBatchingConfig, TextTokenizer
-from zoo.generation.compile import compiled
+from zoo.generation.compile import Program, compiled
 from zoo.metrics.classification import Guesses, describe_classes
 from zoo.models.encoder import EncoderHeadsConfig, HeadConfig, encoder
 from zoo.pictures.attention import AttentionMaps
@@ -226,11 +226,11 @@ class TextTask(Task[Recipe]):
 
     @cached_property
     def _program(self) -> Callable:
-        def outputs(tokens, segments):
-            logits = self._logits(self.model, tokens, segments, training=False)
-            return tuple(activate(head, logits[name], segments) for name, head in self.heads.items())
+        return compiled(self._outputs, self.model)
 
-        return compiled(outputs, self.model)
+    def _outputs(self, tokens: Any, segments: Any) -> tuple[Any, ...]:
+        logits = self._logits(self.model, tokens, segments, training=False)
+        return tuple(activate(head, logits[name], segments) for name, head in self.heads.items())
 
     def _logits(self, model: keras.Model, tokens: Any, segments: Any, training: bool) -> Mapping[str, Any]:
         inputs = {"tokens": tokens}
@@ -367,6 +367,21 @@ class TextTask(Task[Recipe]):
         augment = augmentation(self.recipe.augment, self.recipe.base, examples, self.tokenizer, self.max_length)
         pad = self.recipe.model.encoder.pad
         return TextBatches(texts, self.recipe.batching, self._label_specs, pad=pad, seed=seed, augment=augment)
+
+    def _empty_batch(self, rows: int, label_specs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns a batch of the longest texts with nothing in it."""
+        batching = dataclasses.replace(self.recipe.batching, batch_size=rows)
+        texts = [LabelledText(Encoding([0] * self.max_length, [], [], False), {})]
+        batches = TextBatches(texts, batching, label_specs)
+        return batches.batch(batches.bucket[0], [])
+
+    def batch_outline(self, rows: int) -> dict[str, keras.KerasTensor]:
+        batch = self._empty_batch(rows, self._label_specs)
+        return {name: keras.KerasTensor(x.shape, x.dtype.name) for name, x in batch.items()}
+
+    def programs(self, rows: int) -> dict[str, Program]:
+        batch = self._empty_batch(rows, {})
+        return {"answer": Program(self._outputs, self.model, (batch["tokens"], batch["segments"]))}
 
     def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
         self.labelled(examples)

@@ -12,7 +12,7 @@ from keras import ops
 from zoo.attention import capture
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig, Generator
-from zoo.generation.compile import compiled
+from zoo.generation.compile import Program, compiled
 from zoo.generation.layout import rounded_up
 from zoo.models.decoder import DecoderConfig, DecoderModel, decoder
 from zoo.pictures.attention import AttentionMaps
@@ -80,6 +80,11 @@ class TextGeneration(Pretrained[TextGenerationRecipe]):
         hypotheses = self.generator(self._encoded(inputs), config)
         texts = [self.tokenizer.decode([h.tokens for h in found]) for found in hypotheses]
         return texts if config.n_best > 1 else [text for (text,) in texts]
+
+    def programs(self, rows: int) -> dict[str, Program]:
+        # Beginnings of half of the places leave as many for what is generated.
+        beginning = [0] * (self.recipe.model.max_length // 2)
+        return {"generate": self.generator.uncompiled([beginning] * rows, self.recipe.generation)}
 
     def settings(self, assignments: Sequence[str]) -> dict[str, Any]:
         return self.recipe.generation.override(assignments).to_dict()

@@ -15,7 +15,7 @@ from zoo.config import ConfigError
 from zoo.data.pipeline import BatchingConfig, ChangingPairBatches, Pair, PairBatches
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig, Generator
-from zoo.generation.compile import compiled
+from zoo.generation.compile import Program, compiled
 from zoo.models.encoder_decoder import EncoderDecoderConfig, encoder_decoder
 from zoo.pictures.attention import AttentionMaps
 from zoo.tasks.showing import token_embeddings
@@ -218,6 +218,15 @@ class TextToText(Task[Recipe]):
 
     def batches(self, examples: Sequence[Mapping[str, str]], seed: int = 0) -> PairBatches | ChangingPairBatches:
         return PairBatches(self.pairs(examples), self.recipe.batching, seed, self.model.special_tokens)
+
+    def batch_outline(self, rows: int) -> dict[str, keras.KerasTensor]:
+        source, target = self.recipe.batching.buckets[-1]
+        places = {"source": source, "target": target, "labels": target}
+        return {name: keras.KerasTensor((rows, length), "int32") for name, length in places.items()}
+
+    def programs(self, rows: int) -> dict[str, Program]:
+        longest = self.recipe.batching.buckets[-1][0] - self.model.special_tokens.around_source
+        return {"generate": self.generator.uncompiled([[0] * longest] * rows, self.recipe.generation)}
 
     def check_examples(self, examples: Sequence[Mapping[str, str]]) -> None:
         self.encode_inputs([example["source"] for example in examples])

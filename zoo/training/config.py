@@ -33,7 +33,7 @@ class TrainingConfig(Config):
         remat: Whether transformer blocks are computed again on the way back instead of being remembered.
         fused_loss: Whether a vocabulary's logits are made block by block and never held as a whole; null, where a batch
             has 2^26 of them.
-        matmul: "bfloat16" multiplies matrices in bfloat16 on CPUs that have units for it (AMX): about twice as fast
+        matmul: "bfloat16" multiplies matrices in bfloat16 on CPUs that can (AMX, AVX512-BF16): about twice as fast
             there, on the TensorFlow backend alone. The step is then a graph whose products run in oneDNN, and XLA
             compiles what is between them. No precision: everything but the products stays in float32, and XLA's own
             products would not use these units.

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -12,6 +13,8 @@ from zoo.config import ConfigError, nearest
 
 # What `zoo train --strategy` takes, by the backend that it is for.
 STRATEGIES = {"tensorflow": ("mirrored", "multi-worker", "tpu"), "jax": ("data-parallel", "model-parallel=N")}
+
+_sharing: ContextVar[int] = ContextVar("sharing", default=1)
 
 # The two halves of a step: a batch's (metrics, gradients), and from these the metrics after the update.
 Learn = Callable[[dict], tuple[dict[str, KerasTensor], list[KerasTensor]]]
@@ -114,3 +117,22 @@ def check_rows(rows: int, replicas: int) -> None:
 def rows_of(batch: Mapping[str, Any]) -> int:
     """Counts a batch's rows."""
     return next(value.shape[0] for value in batch.values() if len(value.shape))
+
+
+@contextmanager
+def shared_by(devices: int) -> Iterator[None]:
+    """Says of steps that are traced inside the block how many devices share the rows of each batch, in one program.
+
+    The compiler divides the work on rows up by itself. It cannot do so with a loop over parts of a batch, which has to
+    be written so that each device goes through its own.
+    """
+    token = _sharing.set(devices)
+    try:
+        yield
+    finally:
+        _sharing.reset(token)
+
+
+def sharing_devices() -> int:
+    """Returns how many devices share a batch."""
+    return _sharing.get()

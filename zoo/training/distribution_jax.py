@@ -11,7 +11,7 @@ import numpy as np
 from zoo.attention import MultiHeadAttention
 from zoo.config import ConfigError
 from zoo.layers import FeedForward, LogitBias, TokenEmbedding
-from zoo.training.distribution import Distribution, Learn, Move, check_rows, rows_of
+from zoo.training.distribution import Distribution, Learn, Move, check_rows, rows_of, shared_by
 from zoo.training.step_jax import JaxStep, check_matmul
 
 
@@ -66,7 +66,12 @@ class Mesh(Distribution):
 
     def compiled(self, learn: Learn, move: Move, state: Sequence[keras.Variable], jit: bool, matmul: Any) -> Callable:
         check_matmul(matmul)
-        step = _SpreadStep(lambda batch: move(*learn(dict(batch))), state, jit)
+
+        def shared(batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+            with shared_by(self.replicas):
+                return move(*learn(dict(batch)))
+
+        step = _SpreadStep(shared, state, jit)
         step.spread = self.spread
         if jit:
             layouts = [self.distribution.get_variable_layout(variable).backend_layout for variable in state]

@@ -51,7 +51,7 @@ class Run:
         keep_best: Called, with the averaged weights in place, whenever the monitored metric is the best so far.
         learning_rates, loss_variables, ranks: See make_train_step.
         checkpoint: File of the run's own state; nothing is saved where None.
-        board: Where the run writes for TensorBoard; nothing is written where None.
+        board: Where the run writes for TensorBoard; it writes nothing where None.
         distribution: The devices and machines that the run works on; one device where None. `evaluate` is called, and
             files are written, by the chief alone.
     """
@@ -80,7 +80,7 @@ class Run:
         self.distribution = distribution or Distribution()
         writes = self.distribution.is_chief
         self.checkpoint = Path(checkpoint) if checkpoint is not None and writes else None
-        self.board = board if writes else None
+        self.board = board
         self.position = Position()
         self.optimizer = make_optimizer(config.optimizer, config.steps, config.precision)
         self.loss_variables = loss_variables
@@ -132,9 +132,8 @@ class Run:
         if self.distribution.workers > 1:
             self._begin_like_the_chief()
         report = Report(self.config.steps, self.position.step)
-        with self.distribution.at_home():
-            if self.board is not None:
-                self.board.begin(self.position.step)
+        if self.board is not None:
+            self.board.begin(self.position.step)
         if self.position.step:
             report.say(f"goes on from step {self.position.step}")
         position, config = self.position, self.config

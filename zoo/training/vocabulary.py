@@ -8,11 +8,12 @@ from keras import KerasTensor, ops
 
 from zoo.config import ConfigError
 from zoo.layers import LogitBias, TokenEmbedding
+from zoo.training.distribution import sharing_devices
 from zoo.training.losses import cross_entropy
 
 # Logits that are held at once, 64 MB in float32: smaller blocks make slower products, larger ones take more memory.
 BLOCK = 2**24
-# So many logits and more, 256 MB in float32, are not held all at once where nobody says otherwise.
+# So many logits and more, 256 MB in float32, a device does not hold all at once where nobody says otherwise.
 MANY = 2**26
 
 
@@ -46,7 +47,8 @@ def vocabulary_loss(
         ConfigError: If `fused` asks for what the model has not.
     """
     if fused is None:
-        fused = not normalized and math.prod(ops.shape(labels)) * model.output.shape[-1] >= MANY
+        logits = math.prod(ops.shape(labels)) * model.output.shape[-1]
+        fused = not normalized and logits >= MANY * sharing_devices()
         product = _last_product(model) if fused else None
     elif fused:
         product = _last_product(model)
@@ -117,12 +119,15 @@ def linear_cross_entropy(
     """
     vocabulary, width = table.shape
     tokens = math.prod(ops.shape(labels))
-    size = max(1, min(BLOCK // vocabulary, tokens))
-    blocks = -(-tokens // size)
+    lanes = math.gcd(sharing_devices(), tokens)
+    size = max(1, min(BLOCK // vocabulary, tokens // lanes))
+    blocks = -(-tokens // lanes // size)
 
+    # Each device goes through its own tokens, and sums up its own gradient of the table.
     def blocked(values: KerasTensor) -> KerasTensor:
-        padding = [(0, blocks * size - tokens)] + [(0, 0)] * (len(values.shape) - 1)
-        return ops.reshape(ops.pad(values, padding), (blocks, size, *values.shape[1:]))
+        values = ops.reshape(values, (lanes, -1, *values.shape[1:]))
+        padding = [(0, 0), (0, blocks * size - tokens // lanes)] + [(0, 0)] * (len(values.shape) - 2)
+        return ops.reshape(ops.pad(values, padding), (lanes, blocks, size, *values.shape[2:]))
 
     all_labels = blocked(ops.reshape(labels, (-1,)))
     spread = smoothing / vocabulary
@@ -132,30 +137,31 @@ def linear_cross_entropy(
         all_x, all_weights, rows = blocked(x), blocked(weights), ops.cast(table, x.dtype)
 
         def one_block(i, losses, dx, dtable, dbias):
-            logits = ops.cast(ops.matmul(all_x[i], ops.transpose(rows)), "float32") + bias
-            is_label = ops.equal(ops.arange(vocabulary, dtype=labels.dtype), all_labels[i][:, None])
+            logits = ops.cast(ops.matmul(all_x[:, i], ops.transpose(rows)), "float32") + bias
+            is_label = ops.equal(ops.arange(vocabulary, dtype=labels.dtype), all_labels[:, i, :, None])
             target = ops.where(is_label, 1 - smoothing + spread, spread)
             normalizer = ops.logsumexp(logits, axis=-1, keepdims=True)
-            loss = normalizer[:, 0] - ops.sum(target * logits, axis=-1)
-            dlogits = (ops.exp(logits - normalizer) - target) * all_weights[i][:, None]
-            dbias = dbias + ops.sum(dlogits, axis=0)
+            loss = normalizer[..., 0] - ops.sum(target * logits, axis=-1)
+            dlogits = (ops.exp(logits - normalizer) - target) * all_weights[:, i, :, None]
+            dbias = dbias + ops.sum(dlogits, axis=1)
             dlogits = ops.cast(dlogits, x.dtype)
-            dtable = dtable + ops.cast(ops.matmul(ops.transpose(dlogits), all_x[i]), "float32")
-            dx = ops.slice_update(dx, (i, 0, 0), ops.matmul(dlogits, rows)[None])
-            return i + 1, ops.slice_update(losses, (i, 0), loss[None]), dx, dtable, dbias
+            dtable = dtable + ops.cast(ops.matmul(ops.transpose(dlogits, (0, 2, 1)), all_x[:, i]), "float32")
+            dx = ops.slice_update(dx, (0, i, 0, 0), ops.matmul(dlogits, rows)[:, None])
+            return i + 1, ops.slice_update(losses, (0, i, 0), loss[:, None]), dx, dtable, dbias
 
         start = (
             ops.convert_to_tensor(0, "int32"),
-            ops.zeros((blocks, size)),
-            ops.zeros((blocks, size, width), x.dtype),
-            ops.zeros((vocabulary, width)),
-            ops.zeros((vocabulary,)),
+            ops.zeros((lanes, blocks, size)),
+            ops.zeros((lanes, blocks, size, width), x.dtype),
+            ops.zeros((lanes, vocabulary, width)),
+            ops.zeros((lanes, vocabulary)),
         )
         _, losses, dx, dtable, dbias = ops.while_loop(lambda i, *_: i < blocks, one_block, start)
-        losses = ops.reshape(losses, (-1,))[:tokens]
+        losses, dx = (_unblocked(values, tokens) for values in (losses, dx))
+        dtable, dbias = ops.sum(dtable, axis=0), ops.sum(dbias, axis=0)
 
         def gradients(upstream: KerasTensor):
-            dx_now = ops.cast(ops.reshape(dx, (-1, width))[:tokens], "float32") * upstream
+            dx_now = ops.cast(dx, "float32") * upstream
             return (
                 ops.cast(dx_now, x.dtype),
                 ops.cast(dtable * upstream, table.dtype),
@@ -168,3 +174,10 @@ def linear_cross_entropy(
     bias = ops.zeros((vocabulary,)) if bias is None else ops.cast(bias, "float32")
     # A copy, since TensorFlow wants to hear of variables that a function with gradients of its own reads.
     return total(ops.reshape(x, (-1, width)), ops.copy(table), bias, ops.reshape(weights, (-1,)))
+
+
+def _unblocked(values: KerasTensor, tokens: int) -> KerasTensor:
+    """Lays what stands in blocks (lanes, blocks, size, ...) out token by token again, without padding."""
+    lanes, blocks, size, *rest = values.shape
+    values = ops.reshape(values, (lanes, blocks * size, *rest))[:, : tokens // lanes]
+    return ops.reshape(values, (tokens, *rest))
