@@ -34,17 +34,19 @@ RECIPE = ClassificationRecipe(
         average_decay=0.0,
         jit=False,
         monitor="accuracy",
-        optimizer=OptimizerConfig(learning_rate=0.0321, schedule="constant", warmup_steps=5),
+        optimizer=OptimizerConfig(schedule="constant", warmup_steps=5),
     ),
 )
 
 
 @pytest.fixture(scope="module")
 def logdir(tmp_path_factory):
-    """The logs of a classifier that was trained."""
+    """The logs of two classifiers that were trained with different learning rates."""
     folder = tmp_path_factory.mktemp("runs")
-    task = Classification.from_examples(RECIPE, EXAMPLES)
-    task.fit(EXAMPLES, EXAMPLES, logdir=folder / "opinions")
+    for name, rate in (("fast", 0.0321), ("slow", 0.0012)):
+        recipe = RECIPE.override([f"training.optimizer.learning_rate={rate}"])
+        task = Classification.from_examples(recipe, EXAMPLES)
+        task.fit(EXAMPLES, EXAMPLES, logdir=folder / name)
     return folder
 
 
@@ -102,7 +104,7 @@ def tab(chromium, address):
 
 
 def test_scalars(tab):
-    tab("timeseries", "opinions/train", "opinions/dev", "accuracy", "gradient_norm", "seconds", "update_norm")
+    tab("timeseries", "fast/train", "slow/dev", "accuracy", "gradient_norm", "seconds", "update_norm")
 
 
 def test_texts(tab):
@@ -115,7 +117,7 @@ def test_images(tab):
 
 
 def test_hparams(tab):
-    tab("hparams", "training.optimizer.learning_rate", "0.0321", "accuracy")
+    tab("hparams", "training.optimizer.learning_rate", "0.0321", "0.0012", "accuracy", "100.00")
 
 
 def test_the_projector(tab):
