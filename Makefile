@@ -48,7 +48,7 @@ bench: $(VENV)/.zoo $(PEERS)/.peers  ## measures the zoo against its peers, in o
 	$(PEERS)/bin/python benchmarks/classification.py
 
 docs: $(VENV)/.zoo-docs  ## builds the documentation into docs/_build/html
-	$(PYTHON) -m sphinx -W --keep-going -q docs docs/_build/html
+	$(PYTHON) -m sphinx -W --keep-going -q -E docs docs/_build/html
 
 clean:
 	rm -rf $(VENV) $(PEERS) $(TPU) demo docs/_build docs/generated build *.egg-info
