@@ -8,9 +8,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from zoo.chips import rate_of
 from zoo.config import ConfigError
 from zoo.training import OptimizerConfig, loop
 from zoo.training.board import Board
+from zoo.training.machine import product_rate
 from zoo.training.norms import group_of
 
 # === A run ===
@@ -29,6 +31,7 @@ def told(small, tmp_path_factory):
     board = Board(folder, {"training.steps": 17, "task": "toy"}, small.build())
     run = small.make_run(
         board=board,
+        products=lambda batch: 1000 * batch["x"].shape[0],
         before=lambda step: weights.append([np.array(weight) for weight in run.model.trainable_weights]),
         evaluate=lambda: {"score": next(scores)},
         evaluate_every=6,
@@ -79,6 +82,39 @@ def test_the_time_of_a_step_is_waiting_and_computing(told, events):
         assert 0 < found["seconds/input"][step] < whole
         assert found["seconds/input"][step] + found["seconds/compute"][step] == pytest.approx(whole)
         assert 0.05 < found["memory_gb/process"][step] < 100
+
+
+def test_how_much_of_the_machine_is_used(told, events):
+    folder, _, _ = told
+    found = {tag: numbers(series) for tag, series in events(folder / "train")["scalars"].items()}
+    for step, seconds in found["seconds/step"].items():
+        assert found["products/tflops"][step] * seconds == pytest.approx(8e-9, rel=1e-5)
+        assert found["products/utilisation"][step] == pytest.approx(
+            found["products/tflops"][step] * 1e12 / product_rate(), rel=1e-5
+        )
+    assert 1e9 < product_rate() < 1e15
+
+
+def test_nothing_is_said_of_products_that_nobody_has_counted(small, events, tmp_path):
+    small.make_run(board=Board(tmp_path), steps=2, products=lambda batch: None).train()
+    assert not [name for name in events(tmp_path / "train")["scalars"] if name.startswith("products/")]
+
+
+@pytest.mark.parametrize(
+    ("device", "rate"),
+    [
+        ("NVIDIA A100-SXM4-40GB", 312e12),
+        ("Tesla T4", 65e12),
+        ("NVIDIA L4", 121e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v6 lite", 918e12),
+        ("NVIDIA L40S", None),
+        ("TPU v5", None),
+        ("cpu", None),
+    ],
+)
+def test_published_rates_are_found_by_the_names_that_devices_have(device, rate):
+    assert rate_of(device) == rate
 
 
 def test_what_hparams_compares_are_the_best_scores(told, events):

@@ -19,6 +19,7 @@ from zoo.data.augment import EdaConfig
 from zoo.data.texts import Encoding, LabelledText, TextBatches, TextBatchingConfig, TextTokenizer
 from zoo.generation.compile import Program, compiled
 from zoo.metrics.classification import Guesses, describe_classes
+from zoo.models import products
 from zoo.models.encoder import EncoderHeadsConfig, HeadConfig, encoder
 from zoo.pictures.attention import AttentionMaps
 from zoo.presets.hub import find_hub_folder
@@ -378,6 +379,12 @@ class TextTask(Task[Recipe]):
     def batch_outline(self, rows: int) -> dict[str, keras.KerasTensor]:
         batch = self._empty_batch(rows, self._label_specs)
         return {name: keras.KerasTensor(x.shape, x.dtype.name) for name, x in batch.items()}
+
+    def products(self, batch: Mapping[str, Any]) -> int:
+        rows, length = batch["tokens"].shape
+        outputs = sum(head.outputs for head in self.heads.values() if not head.pooled)
+        passes = {"full": 3, "frozen": 1}.get(self.recipe.adapt.method, 2)
+        return passes * rows * products.encoder(self.recipe.model.encoder, length, outputs)
 
     def programs(self, rows: int) -> dict[str, Program]:
         batch = self._empty_batch(rows, {})
