@@ -10,6 +10,7 @@ chip's published ones: what is written are bounds that no run beats, not times t
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -36,7 +37,7 @@ SIZES = {
 }
 SLICES = ("v5e:1x1", "v5e:2x4", "v5e:16x16")
 VOCABULARY, SOURCE, TARGET = 32000, 512, 128
-ROWS = (64, 32, 16, 8, 4, 2, 1)  # a chip
+MOST_ROWS = 64  # a chip
 MEMORY = CHIPS["v5e"].memory
 # Dollars a chip and hour, on demand, us-central1. Source: github.com/skypilot-org/skypilot-catalog,
 # catalogs/v8/gcp/vms.csv, commit 006059e, tpu-v5litepod-1.
@@ -83,34 +84,40 @@ def measure(size: str, topology: str) -> dict:
     chips = chip_count(topology)
     step, model = abstractly(lambda: make_step(size))
     state = sum(x.size * x.dtype.itemsize for x in step.abstract_state)
-    result = {"size": size, "topology": topology, "parameters": int(model.count_params()), "tried": []}
+    result: dict = {"size": size, "topology": topology, "parameters": int(model.count_params()), "tried": []}
     layouts = {"whole": None} if state < MEMORY else {}
     layouts |= {"spread": spread(chips)} if chips > 1 and state / chips < MEMORY else {}
     for layout, placing in layouts.items():
-        for rows in ROWS:
-            tried = {"layout": layout, "rows a chip": rows}
-            result["tried"].append(tried)
+        held = state / chips if placing else state
+        rows, found, needs = MOST_ROWS, None, {}
+        while 1 <= rows <= MOST_ROWS and rows not in needs:
             began = time.time()
             try:
                 found = compile_training_step(topology, step, batch_of(rows * chips), placing)
+                best, needs[rows], further = rows, found.memory, 2 * rows
             except TooLarge as error:
-                tried |= {"bytes": error.needed, "seconds to compile": time.time() - began}
-                print(f"{size}, {layout}, {rows} rows a chip: {error}", file=sys.stderr)
-                continue
-            tried |= {"bytes": found.memory, "seconds to compile": time.time() - began}
-            tokens = rows * chips * (SOURCE + TARGET)
-            a_second = tokens / found.ideal_seconds
-            return result | {
-                "layout": layout,
-                "rows a chip": rows,
-                "bytes a chip": found.memory,
-                "seconds": found.seconds,
-                "products a token": found.products * chips / tokens,
-                "tokens a second": a_second,
-                "dollars a billion tokens": PRICE * chips * 1e9 / a_second / 3600,
-                "sent by a chip": found.exchanged,
-                "collectives": [collective._asdict() for collective in found.collectives],
-            }
+                needs[rows] = error.needed
+                guess = max(1.0, (MEMORY - held) * rows / (error.needed - held))
+                further = min(rows // 2, 2 ** int(math.log2(guess)))
+            tried = {"layout": layout, "rows a chip": rows, "bytes": needs[rows], "seconds": time.time() - began}
+            print(size, topology, tried, file=sys.stderr, flush=True)
+            result["tried"].append(tried)
+            rows = further
+        if found is None:
+            continue
+        tokens = best * chips * (SOURCE + TARGET)
+        a_second = tokens / found.ideal_seconds
+        return result | {
+            "layout": layout,
+            "rows a chip": best,
+            "bytes a chip": found.memory,
+            "seconds": found.seconds,
+            "products a token": found.products * chips / tokens,
+            "tokens a second": a_second,
+            "dollars a billion tokens": PRICE * chips * 1e9 / a_second / 3600,
+            "sent by a chip": found.exchanged,
+            "collectives": [collective._asdict() for collective in found.collectives],
+        }
     return result
 
 

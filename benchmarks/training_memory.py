@@ -12,9 +12,9 @@ Every way trains the same encoder-decoder on the same batch, in a process of its
     adafactor, lion, muon   other optimizers than AdamW
     packed      as many tokens in rows four times as long, each of four texts that do not see each other
 
-Memory is told three times: what weights and optimizer hold from step to step; what the compiled step uses beside them by
-XLA, which is exact and does not depend on what else the machine does; and what the process held at its peak by the
-system, compiler and all.
+Memory is told three times: what weights and optimizer hold from step to step; what the compiled step uses beside
+them by XLA, which is exact and does not depend on what else the machine does; and what the process held at its peak by
+the system, compiler and all.
 
     .venv/bin/python benchmarks/training_memory.py [--ways plain fused ...] [--steps 0] [--json FILE]
 

@@ -68,7 +68,15 @@ def loss(model, batch, training):
 
 
 def make_run(
-    checkpoint=None, *, width=8, before=lambda step: None, evaluate=None, keep_best=None, board=None, products=None, **settings
+    checkpoint=None,
+    *,
+    width=8,
+    before=lambda step: None,
+    evaluate=None,
+    keep_best=None,
+    board=None,
+    products=None,
+    **settings,
 ):
     """Makes a run with a freshly built model."""
     return Run(

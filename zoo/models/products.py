@@ -1,4 +1,4 @@
-"""Operations of matrix products in a forward pass, by hand: one multiplication and one addition a pair of numbers that meet.
+"""Operations of matrix products in a forward pass, by hand: two for each pair of numbers that meet.
 
 B rows, S places of a source, T of a target, D width, F width of the hidden layer, V tokens. Lookups, normalizations,
 activations and the softmax are left out, as is usual: next to products they are nothing.
@@ -33,7 +33,7 @@ def decoder_layers(layers: int, D: int, F: int, T: int, S: int, gated: bool = Fa
 
 
 def encoder(config: EncoderConfig, T: int, outputs: int = 0) -> int:
-    """Counts an encoder, and heads that say `outputs` numbers of each token; windows count as if each saw everything."""
+    """Counts an encoder, and heads that say `outputs` numbers of each token; with windows as if each saw all."""
     D, F = config.width, config.feedforward_dim
     return encoder_layers(config.num_layers, D, F, T, config.gated) + 2 * D * outputs * T
 
