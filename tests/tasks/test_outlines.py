@@ -59,9 +59,7 @@ def test_products_are_those_of_weights_and_places_and_those_of_attention(made, m
     for weight in task.model.weights:
         part, _, rest = weight.path.partition("/")
         if weight.path.endswith("_logits/kernel"):
-            expected += (
-                2 * np.prod(weight.shape) * (seen if part == "slots_logits" else 0)
-            )
+            expected += 2 * np.prod(weight.shape) * (seen if part == "slots_logits" else 0)
         elif len(weight.shape) == 2:
             over = seen if "cross_attention/key" in rest or "cross_attention/value" in rest else places[part]
             expected += 2 * np.prod(weight.shape) * over
