@@ -88,7 +88,7 @@ class Board:
         self._write(run, step, (scalar_pb(name, float(value)) for name, value in values.items()))
 
     def text(self, run: str, step: int, name: str, rows: Mapping[str, str]) -> None:
-        """Writes a paragraph for each text, behind what it is; in a table long texts would break the words beside them."""
+        """Writes a paragraph for each text; in a table long texts would break the words beside them."""
         from tensorboard.plugins.text.summary_v2 import text_pb
 
         paragraphs = "\n\n".join(f"**{title}**: {_plain(text)}" for title, text in rows.items())
