@@ -45,7 +45,7 @@ def products_by_hand(counting, task, name):
 def made_again(task, rows, further):
     """Of further products those of attention's logits, which v6e's compiler may make again wherever they are read."""
     batch = task.batch_outline(1)
-    length = batch["target" if "target" in batch else "tokens"].shape[1]
+    length = batch["source" if "source" in batch else "tokens"].shape[1]
     logits = rows * 2 * length**2 * 128  # the width
     return min(max(round(further / logits), 0), 8) * logits
 
