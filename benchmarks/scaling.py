@@ -79,8 +79,13 @@ def spread(chips: int):
     return placing
 
 
-def measure(size: str, topology: str) -> dict:
-    """Compiles a size's step for a slice: each chip with the whole state, or with a share where that does not fit."""
+def measure(size: str, topology: str, smaller: list[dict]) -> dict:
+    """Compiles a size's step for a slice: each chip with the whole state, or with a share where that does not fit.
+
+    Args:
+        size, topology: Of the model and of the slice.
+        smaller: What was found of the same size on smaller slices.
+    """
     chips = chip_count(topology)
     step, model = abstractly(lambda: make_step(size))
     state = sum(x.size * x.dtype.itemsize for x in step.abstract_state)
@@ -89,8 +94,10 @@ def measure(size: str, topology: str) -> dict:
     layouts |= {"spread": spread(chips)} if chips > 1 and state / chips < MEMORY else {}
     for layout, placing in layouts.items():
         held = state / chips if placing else state
-        rows, found, needs = MOST_ROWS, None, {}
-        while 1 <= rows <= MOST_ROWS and rows not in needs:
+        # With the whole state a chip has no more room for rows than it has by itself.
+        most = min([MOST_ROWS, *(one["rows a chip"] for one in smaller if one.get("layout") == layout == "whole")])
+        rows, found, needs = most, None, {}
+        while 1 <= rows <= most and rows not in needs:
             began = time.time()
             try:
                 found = compile_training_step(topology, step, batch_of(rows * chips), placing)
@@ -158,7 +165,7 @@ def main() -> None:
             done = any((found["size"], found["topology"]) == (size, topology) for found in results)
             if done or (options.only and f"{size}:{topology}" not in options.only):
                 continue
-            results.append(measure(size, topology))
+            results.append(measure(size, topology, [found for found in results if found["size"] == size]))
             if options.out:
                 with replacing(options.out) as temporary:
                     temporary.write_text(json.dumps(results, indent=2) + "\n")
