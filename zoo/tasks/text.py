@@ -382,7 +382,7 @@ class TextTask(Task[Recipe]):
 
     def products(self, batch: Mapping[str, Any]) -> int:
         rows, length = batch["tokens"].shape
-        outputs = sum(head.outputs for head in self.heads.values() if not head.pooled)
+        outputs = sum(head.outputs or 0 for head in self.heads.values() if not head.pooled)
         passes = {"full": 3, "frozen": 1}.get(self.recipe.adapt.method, 2)
         return passes * rows * products.encoder(self.recipe.model.encoder, length, outputs)
 
