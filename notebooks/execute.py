@@ -6,6 +6,7 @@ python notebooks/execute.py --small notebooks/01_presets.ipynb    # only tries i
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,8 @@ from zoo.files import replacing
 ROOT = Path(__file__).resolve().parent.parent
 # Of one cell, in seconds.
 TIMEOUT = 900
+# What TensorFlow's libraries say while they are imported, whatever TF_CPP_MIN_LOG_LEVEL is.
+GREETINGS = re.compile(r"^(WARNING: All log messages before absl|I\d{4} [\d:.]+ +\d+ ).*\n?", re.MULTILINE)
 
 
 def execute(path: Path, small: bool) -> None:
@@ -49,8 +52,19 @@ def execute(path: Path, small: bool) -> None:
         )
         client.execute(env=environment)
     if not small:
+        leave_out_greetings(notebook)
         with replacing(path) as temporary:
             nbformat.write(notebook, temporary)
+
+
+def leave_out_greetings(notebook: nbformat.NotebookNode) -> None:
+    """Takes from what cells wrote to standard error what only says that TensorFlow was imported."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                output.text = GREETINGS.sub("", output.text)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
 
 
 def main() -> int:

@@ -98,6 +98,19 @@ def test_a_run_stores_what_was_shown(notebook):
 
 
 @pytest.mark.notebook
+def test_greetings_of_libraries_are_not_stored(notebook):
+    greetings = (
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+        "I0000 00:00:1795869613.436825   21427 port.cc:153] oneDNN custom operations are on.",
+    )
+    path = notebook(f"import sys\nfor line in {[*greetings, 'step 1 of 2']}:\n    print(line, file=sys.stderr)")
+    ran = execute(path)
+    assert ran.returncode == 0, ran.stderr
+    (cell,) = cells(path, "code")
+    assert ["".join(output["text"]) for output in cell["outputs"]] == ["step 1 of 2\n"]
+
+
+@pytest.mark.notebook
 def test_a_small_run_stores_nothing(notebook):
     path = notebook("import os\nassert os.environ['ZOO_NOTEBOOK_SMALL'] == '1'")
     before = path.read_bytes()
