@@ -8,9 +8,13 @@ Every way trains the same encoder-decoder on the same batch, in a process of its
     accumulate  training.accumulate: the batch in parts
     all         these three together
     bfloat16    training.precision "mixed_bfloat16"
+    float16     training.precision "mixed_float16", the loss scaled
+    adafactor, lion, muon   other optimizers than AdamW
+    packed      as many tokens in rows four times as long, each of four texts that do not see each other
 
-Memory is told twice: by XLA, what the compiled step uses beside weights and optimizer, which is exact and does not
-depend on what else the machine does; and by the system, what the process held at its peak, compiler and all.
+Memory is told three times: what weights and optimizer hold from step to step; what the compiled step uses beside
+them by XLA, which is exact and does not depend on what else the machine does; and what the process held at its peak by
+the system, compiler and all.
 
     .venv/bin/python benchmarks/training_memory.py [--ways plain fused ...] [--steps 0] [--json FILE]
 
@@ -33,12 +37,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from alternation import machine, write_json
 
+PACKED = 4  # texts in a row
 PARTS = {"fused": {"fused_loss": True}, "remat": {"remat": True}, "accumulate": {"accumulate": 4}}
 WAYS = {
     "plain": {},
     **PARTS,
     "all": {name: value for part in PARTS.values() for name, value in part.items()},
     "bfloat16": {"precision": "mixed_bfloat16"},
+    "float16": {"precision": "mixed_float16"},
+    **{name: {"optimizer": {"name": name}} for name in ("adafactor", "lion", "muon")},
+    "packed": {},
 }
 
 
@@ -67,7 +75,7 @@ def measure(way: str, sizes: argparse.Namespace) -> dict:
             num_decoder_layers=sizes.layers,
         )
     )
-    config = TrainingConfig(**{"fused_loss": False, **WAYS[way]})
+    config = TrainingConfig.from_dict({"fused_loss": False, **WAYS[way]})
     optimizer = make_optimizer(config.optimizer, config.steps, config.precision)
 
     def loss(model, batch, training):
@@ -86,11 +94,15 @@ def measure(way: str, sizes: argparse.Namespace) -> dict:
         accumulate=config.accumulate,
         remat=config.remat,
     )
-    tokens = np.random.default_rng(0).integers(4, sizes.vocabulary, (2, sizes.batch, sizes.length), dtype=np.int32)
-    tokens[:, :, -1] = END
-    target = np.roll(tokens[1], 1, axis=1)
+    texts = np.random.default_rng(0).integers(4, sizes.vocabulary, (2, sizes.batch, sizes.length), dtype=np.int32)
+    texts[:, :, -1] = END
+    target = np.roll(texts[1], 1, axis=1)
     target[:, 0] = START
-    batch = {"source": tf.constant(tokens[0]), "target": tf.constant(target), "labels": tf.constant(tokens[1])}
+    in_a_row = PACKED if way == "packed" else 1
+    batch = {
+        name: tf.constant(x.reshape(sizes.batch // in_a_row, -1))
+        for name, x in {"source": texts[0], "target": target, "labels": texts[1]}.items()
+    }
 
     began = time.perf_counter()
     if sizes.steps:
@@ -108,6 +120,8 @@ def measure(way: str, sizes: argparse.Namespace) -> dict:
     temporary = [re.findall(r"allocation \d+: size ([\d.]+)(\w+), preallocated-temp", report) for report in reports]
     unit = {"B": 2**-20, "KiB": 2**-10, "MiB": 1, "GiB": 2**10}
     figures["xla_mb"] = max(float(size) * unit[name] for found in temporary for size, name in found)
+    held = [keras.ops.convert_to_numpy(x) for x in (*model.variables, *optimizer.variables)]
+    figures["held_mb"] = sum(x.nbytes for x in held) / 2**20
     figures["process_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     figures["parameters"] = model.count_params()
     return figures
@@ -139,7 +153,7 @@ def main() -> None:
         "ways": {},
     }
     print("  ".join(f"{name} {value}" for name, value in figures["machine"].items()))
-    print(f"{'':<12}{'XLA MB':>10}{'of plain':>10}{'process MB':>12}{'s/step':>10}{'first step s':>14}")
+    print(f"{'':<12}{'held MB':>10}{'XLA MB':>10}{'of plain':>10}{'process MB':>12}{'s/step':>10}{'first step s':>14}")
     for way in options.ways:
         command = [sys.executable, *sys.argv, "--inside", way]
         output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -147,7 +161,7 @@ def main() -> None:
         first = next(iter(figures["ways"].values()))
         seconds = f"{statistics.median(found['seconds']):.3f}" if found["seconds"] else "-"
         print(
-            f"{way:<12}{found['xla_mb']:>10,.0f}{found['xla_mb'] / first['xla_mb']:>10.2f}"
+            f"{way:<12}{found['held_mb']:>10,.0f}{found['xla_mb']:>10,.0f}{found['xla_mb'] / first['xla_mb']:>10.2f}"
             f"{found['process_mb']:>12,.0f}{seconds:>10}{found['first_step_seconds']:>14.1f}",
             flush=True,
         )

@@ -65,6 +65,11 @@ def test_a_loop_counts_as_often_as_it_turns(limit, step, turns):
     assert program.collectives == [Collective("all-reduce", turns, 4 * 8 * 16, 4)]
 
 
+def test_a_counter_and_a_step_may_be_copied_before_they_are_added():
+    copies = "%i.1 = s32[] copy(%i)\n  %step.1 = s32[] copy(%step)\n  %j = s32[] add(%i.1, %step.1)"
+    assert Program(loop(7, 2).replace("%j = s32[] add(%i, %step)", copies)).products == 4 * 2 * 8 * 16 * 16
+
+
 def test_a_loop_that_ends_when_data_says_so_counts_once():
     text = loop(7).replace("ROOT %less", "%less")
     program = Program(text.replace("direction=LT", "direction=LT\n  ROOT %and = pred[] and(%less, %less)"))

@@ -1,5 +1,6 @@
 """What tasks say of the shapes of their batches, against batches."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -42,6 +43,41 @@ def test_programs_come_with_arguments_for_as_many_inputs_as_asked(made):
         first = program.arguments[0]
         assert isinstance(first, np.ndarray)
         assert len(first) == 8
+
+
+def test_products_are_those_of_weights_and_places_and_those_of_attention(made, monkeypatch):
+    task, _ = made
+    if hasattr(task, "vision"):
+        assert task.products(task.batch_outline(4)) is None  # of what sees nobody has counted any
+        monkeypatch.setattr(task, "recipe", dataclasses.replace(task.recipe, trained="none"))
+    batch = task.batch_outline(4)
+    writes = "target" in batch
+    seen = next(batch[name] for name in ("source", "features", "tokens") if name in batch).shape[1]
+    places = {"encoder": seen, "feature_encoder": seen, "feature_projection": seen}
+    places["decoder"] = places["embedding"] = batch["target"].shape[1] if writes else 0  # the table scores too
+    expected = 0
+    for weight in task.model.weights:
+        part, _, rest = weight.path.partition("/")
+        if weight.path.endswith("_logits/kernel"):
+            expected += 2 * np.prod(weight.shape) * (seen if part == "slots_logits" else 0)
+        elif len(weight.shape) == 2:
+            over = seen if "cross_attention/key" in rest or "cross_attention/value" in rest else places[part]
+            expected += 2 * np.prod(weight.shape) * over
+        if rest.endswith("attention/query/kernel"):
+            looked_at = seen if "cross_attention" in rest else places[part]
+            expected += 2 * 2 * weight.shape[1] * places[part] * looked_at
+    assert task.products(batch) == 3 * 4 * expected
+
+
+@pytest.mark.parametrize("made", ["multitask"], indirect=True)
+def test_frozen_weights_need_no_gradients_and_adapted_ones_only_what_goes_through(made):
+    task, _ = made
+    batch, passes = task.batch_outline(4), {}
+    for method in ("full", "lora", "frozen"):
+        other = copy.copy(task)
+        other.recipe = dataclasses.replace(task.recipe, adapt=dataclasses.replace(task.recipe.adapt, method=method))
+        passes[method] = other.products(batch)
+    assert [passes["full"] / count for count in passes.values()] == [1, 1.5, 3]
 
 
 @pytest.mark.parametrize("made", ["captioning"], indirect=True)

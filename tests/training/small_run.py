@@ -68,7 +68,15 @@ def loss(model, batch, training):
 
 
 def make_run(
-    checkpoint=None, *, width=8, before=lambda step: None, evaluate=None, keep_best=None, board=None, **settings
+    checkpoint=None,
+    *,
+    width=8,
+    before=lambda step: None,
+    evaluate=None,
+    keep_best=None,
+    board=None,
+    products=None,
+    **settings,
 ):
     """Makes a run with a freshly built model."""
     return Run(
@@ -80,6 +88,7 @@ def make_run(
         keep_best=keep_best or (lambda: None),
         checkpoint=checkpoint,
         board=board,
+        products=products,
     )
 
 

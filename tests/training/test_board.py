@@ -8,9 +8,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from zoo.chips import rate_of
 from zoo.config import ConfigError
 from zoo.training import OptimizerConfig, loop
 from zoo.training.board import Board
+from zoo.training.machine import product_rate
 from zoo.training.norms import group_of
 
 # === A run ===
@@ -29,6 +31,7 @@ def told(small, tmp_path_factory):
     board = Board(folder, {"training.steps": 17, "task": "toy"}, small.build())
     run = small.make_run(
         board=board,
+        products=lambda batch: 1000 * batch["x"].shape[0],
         before=lambda step: weights.append([np.array(weight) for weight in run.model.trainable_weights]),
         evaluate=lambda: {"score": next(scores)},
         evaluate_every=6,
@@ -81,6 +84,39 @@ def test_the_time_of_a_step_is_waiting_and_computing(told, events):
         assert 0.05 < found["memory_gb/process"][step] < 100
 
 
+def test_how_much_of_the_machine_is_used(told, events):
+    folder, _, _ = told
+    found = {tag: numbers(series) for tag, series in events(folder / "train")["scalars"].items()}
+    for step, seconds in found["seconds/step"].items():
+        assert found["products/tflops"][step] * seconds == pytest.approx(8e-9, rel=1e-5)
+        assert found["products/utilisation"][step] == pytest.approx(
+            found["products/tflops"][step] * 1e12 / product_rate(), rel=1e-5
+        )
+    assert 1e9 < product_rate() < 1e15
+
+
+def test_nothing_is_said_of_products_that_nobody_has_counted(small, events, tmp_path):
+    small.make_run(board=Board(tmp_path), steps=2, products=lambda batch: None).train()
+    assert not [name for name in events(tmp_path / "train")["scalars"] if name.startswith("products/")]
+
+
+@pytest.mark.parametrize(
+    ("device", "rate"),
+    [
+        ("NVIDIA A100-SXM4-40GB", 312e12),
+        ("Tesla T4", 65e12),
+        ("NVIDIA L4", 121e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v6 lite", 918e12),
+        ("NVIDIA L40S", None),
+        ("TPU v5", None),
+        ("cpu", None),
+    ],
+)
+def test_published_rates_are_found_by_the_names_that_devices_have(device, rate):
+    assert rate_of(device) == rate
+
+
 def test_what_hparams_compares_are_the_best_scores(told, events):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG, parse_session_start_info_plugin_data
@@ -90,6 +126,19 @@ def test_what_hparams_compares_are_the_best_scores(told, events):
     metadata = EventAccumulator(str(folder / "best")).Reload().SummaryMetadata(SESSION_START_INFO_TAG)
     values = parse_session_start_info_plugin_data(metadata.plugin_data.content).hparams
     assert (values["training.steps"].number_value, values["task"].string_value) == (17, "toy")
+
+
+@pytest.mark.parametrize("end", ["mine", "mine/logs"])
+def test_hparams_names_a_training_by_its_folder_the_nearest_first(end, events, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG, parse_session_start_info_plugin_data
+
+    board = Board(tmp_path / end, {"steps": 17})
+    board.begin(0)
+    board.close()
+    metadata = EventAccumulator(str(tmp_path / end / "best")).Reload().SummaryMetadata(SESSION_START_INFO_TAG)
+    name = parse_session_start_info_plugin_data(metadata.plugin_data.content).group_name
+    assert name.startswith(f"mine in {tmp_path.name} in {tmp_path.parent.name}")
 
 
 def test_the_graph_has_the_layers(told):
@@ -161,11 +210,11 @@ def test_a_text_is_shown_as_it_is(board, events):
     from tensorboard.plugins.text.text_plugin import text_array_to_html
 
     board.text("dev", 7, "samples/1", {"input": "a *b* <i> | `c`\n# d", "output": "1. x_y_z"})
-    ((step, table),) = events(board.logdir / "dev")["text"]["samples/1"]
+    ((step, text),) = events(board.logdir / "dev")["text"]["samples/1"]
     assert step == 7
-    html = text_array_to_html(table, enable_markdown=True)
-    for text in ("a *b* &lt;i&gt; | `c` # d", "1. x_y_z", "<strong>input</strong>"):
-        assert text in html
+    html = text_array_to_html(text, enable_markdown=True)
+    for part in ("a *b* &lt;i&gt; | `c` # d", "1. x_y_z", "<strong>input</strong>"):
+        assert part in html
 
 
 def test_a_figure_becomes_a_picture_of_its_size(board, events):

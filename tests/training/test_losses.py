@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from zoo.training import cross_entropy, token_mean
-from zoo.training.losses import coverage
+from zoo.training.losses import contrastive, coverage
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5, 1.0])
@@ -94,3 +94,12 @@ def test_the_mean_of_two_parts_is_the_mean_over_all_tokens(rng):
     assert float(tokens) == 6
     assert [float(count) for _, count in halves] == [6, 6]
     assert np.mean([float(mean) for mean, _ in halves]) == pytest.approx(float(whole), rel=1e-5)
+
+
+def test_contrastive_loss_by_hand():
+    similarity = np.array([[2.0, 1.0, 5.0], [0.0, 3.0, 5.0], [5.0, 5.0, 5.0]], "float32")
+    rivals = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]], bool)
+    across = [np.log(np.exp(2) + np.exp(1)) - 2, np.log(1 + np.exp(3)) - 3]
+    down = [np.log(np.exp(2) + 1) - 2, np.log(np.exp(1) + np.exp(3)) - 3]
+    expected = [(across[0] + down[0]) / 2, (across[1] + down[1]) / 2, 0]
+    np.testing.assert_allclose(contrastive(similarity, rivals), expected, atol=1e-6)

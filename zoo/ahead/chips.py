@@ -5,6 +5,7 @@ import math
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from zoo.chips import RATES
 from zoo.config import ConfigError
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class Chip(NamedTuple):
 
 
 CHIPS = {
-    "v5e": Chip(flops=197e12, memory=16 * 2**30, bandwidth=819e9, link=400e9 / 2),
-    "v6e": Chip(flops=918e12, memory=32 * 2**30, bandwidth=1638e9, link=800e9 / 2),
+    "v5e": Chip(flops=RATES["TPU v5 lite"], memory=16 * 2**30, bandwidth=819e9, link=400e9 / 2),
+    "v6e": Chip(flops=RATES["TPU v6 lite"], memory=32 * 2**30, bandwidth=1638e9, link=800e9 / 2),
 }
 # The same pages' slices, both chips have them.
 SLICES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")

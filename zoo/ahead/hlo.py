@@ -134,9 +134,13 @@ class Program:
         if "direction=LT" not in test.attributes or counter.operation != "get-tuple-element":
             return 1
 
-        def number(x: Instruction, computation: dict[str, Instruction]) -> int | None:
+        def original(x: Instruction, computation: dict[str, Instruction]) -> Instruction:
             while x.operation in ("copy", "bitcast"):
                 x = computation[x.operands[0]]
+            return x
+
+        def number(x: Instruction, computation: dict[str, Instruction]) -> int | None:
+            x = original(x, computation)
             if x.operation == "get-tuple-element" and computation is not around:  # what every turn hands on
                 return number(around[initial[_index(x)]], around)
             return int(x.operands[0]) if x.operation == "constant" else None
@@ -145,8 +149,8 @@ class Program:
         start, end = number(around[initial[place]], around), number(limit, condition)
         (handed_on,) = (x for x in body.values() if x.operation == "tuple" and len(x.operands) == len(initial))
         counted = body[handed_on.operands[place]]
-        added = [body[name] for name in counted.operands if counted.operation == "add"]
-        steps = [number(x, body) for x in added if x.operation == "constant" or _index(x) != place]
+        added = [original(body[name], body) for name in counted.operands if counted.operation == "add"]
+        steps = [number(x, body) for x in added if x.operation != "get-tuple-element" or _index(x) != place]
         return 1 if start is None or end is None else -(-(end - start) // ((steps and steps[0]) or 1))
 
     def _cost(self, name: str) -> Cost:

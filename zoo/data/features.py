@@ -97,7 +97,7 @@ def image_features(
         mirrored: Whether left and right are exchanged.
         skip_damaged: Whether damaged images are noted instead of being errors.
         batch_size: Images at a time.
-        progress: Whether a bar shows it.
+        progress: Whether a bar shows it, where there is a terminal.
 
     Returns:
         The features, in the images' order.
@@ -159,7 +159,7 @@ def _compute(
             mirrored=mirrored,
             damaged=damaged if skip_damaged else None,
         )
-        bar = tqdm(total=len(images), initial=done, desc="features", unit="image", disable=not progress)
+        bar = tqdm(total=len(images), initial=done, desc="features", unit="image", disable=None if progress else True)
         for number, batch in enumerate(batches, 1):
             found = np.array(encoder.predict_on_batch(batch))[: len(images) - done]
             # A copy: images are decoded ahead, and the dictionary grows meanwhile.

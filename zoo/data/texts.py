@@ -10,6 +10,7 @@ import tokenizers
 from tokenizers import processors
 
 from zoo.config import Config, ConfigError
+from zoo.data.background import in_background
 from zoo.data.tokenizers import END, START, Tokenizer
 from zoo.files import replacing
 
@@ -295,11 +296,52 @@ class TextBatches:
             epoch: As in plan().
             start: How many batches are skipped: where an interrupted pass goes on.
         """
-        import tensorflow as tf
-
         plan = self.plan(epoch)[start:]
-        specs = {name: tf.TensorSpec((None,) * array.ndim, array.dtype) for name, array in self.batch(0, []).items()}
-        dataset = tf.data.Dataset.from_generator(
-            lambda: (self.batch(*planned, epoch) for planned in plan), output_signature=specs
-        )
-        return dataset.prefetch(4).as_numpy_iterator()
+        return in_background(lambda: (self.batch(*planned, epoch) for planned in plan), self.batch(0, []))
+
+
+class TextPairBatches(TextBatches):
+    """Batches of pairs of texts, each text in a row of its own, in an order that seed and epoch alone decide.
+
+    Args:
+        texts: The first text of each pair.
+        seconds: The second of each pair.
+        config: The layout; a pair goes into the first bucket that holds both.
+        pad: Token that fills rows.
+        seed: Decides the order, together with the epoch's number.
+
+    Raises:
+        ValueError: If there is no pair, or a text is longer than the longest bucket.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[Encoding],
+        seconds: Sequence[Encoding],
+        config: TextBatchingConfig,
+        *,
+        pad: int = 0,
+        seed: int = 0,
+    ):
+        self.pairs = list(zip(texts, seconds, strict=True))
+        longer = [max(pair, key=lambda encoding: len(encoding.ids)) for pair in self.pairs]
+        super().__init__([LabelledText(encoding, {}) for encoding in longer], config, {}, pad=pad, seed=seed)
+
+    def batch(self, bucket: int, rows: Sequence[int], epoch: int | None = None) -> dict[str, np.ndarray]:
+        """Writes one planned batch as arrays.
+
+        Args:
+            bucket, rows, epoch: As in plan().
+
+        Returns:
+            int32 "tokens" and "segments" (batch_size, 2, length); float32 "weights" (batch_size,), 1 for a pair. Rows
+            that are left over are padding.
+        """
+        length, size = self.config.buckets[bucket], self.config.batch_size
+        tokens, segments = np.full((size, 2, length), self.pad, np.int32), np.zeros((size, 2, length), np.int32)
+        for row, number in enumerate(rows):
+            for place, encoding in enumerate(self.pairs[number]):
+                tokens[row, place, : len(encoding.ids)] = encoding.ids
+                segments[row, place, : len(encoding.ids)] = encoding.segments
+        weights = (np.arange(size) < len(rows)).astype(np.float32)
+        return {"tokens": tokens, "segments": segments, "weights": weights}

@@ -21,6 +21,7 @@ from zoo.data.images import ImageConfig, decode, normalized, prepared
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig
 from zoo.metrics.captioning import bleu_rewards, caption_scores, cider_rewards, document_frequencies
+from zoo.models import products
 from zoo.models.vision_encoder import VisionEncoder, VisionEncoderConfig, ViTConfig, vision_encoder
 from zoo.models.vision_encoder_decoder import VisionEncoderDecoder, VisionEncoderDecoderConfig, vision_encoder_decoder
 from zoo.tasks.captioner import Captioner, CaptionerRecipe
@@ -205,6 +206,12 @@ class Captioning(Captioner[CaptioningRecipe]):
         outline = {"features" if rests else "images": keras.KerasTensor((rows, *shape), "float32")}
         outline |= {name: keras.KerasTensor((rows, length), "int32") for name in ("target", "labels")}
         return outline if reward is None else outline | {"advantages": keras.KerasTensor((rows, length), "float32")}
+
+    def products(self, batch: Mapping[str, Any]) -> int | None:
+        if "features" not in batch:
+            return None
+        (rows, places, _), (_, target) = batch["features"].shape, batch["target"].shape
+        return 3 * rows * products.vision_encoder_decoder(self.recipe.model, places, target)
 
     def check_examples(self, examples: Sequence[Mapping[str, Any]]) -> None:
         for example in examples:

@@ -149,6 +149,14 @@ class Task(abc.ABC, Generic[Recipe]):
     def batch_outline(self, rows: int) -> dict[str, keras.KerasTensor]:
         """Returns shapes and types of a training batch of `rows` rows, the longest ones that there are."""
 
+    def products(self, batch: Mapping[str, Any]) -> int | None:
+        """Counts the operations of matrix products in a training step, by hand; None where nobody has counted them.
+
+        They are those of the forward pass over all places, padding too, and as many again for each gradient that is
+        needed: of what goes in, and of weights that learn. What is computed twice to save memory counts once.
+        """
+        return None
+
     @abc.abstractmethod
     def programs(self, rows: int) -> dict[str, Program]:
         """Returns the programs that work on inputs, by name, with arguments for `rows` of the longest ones."""
@@ -223,6 +231,7 @@ class Task(abc.ABC, Generic[Recipe]):
             learning_rates=self.learning_rates,
             loss_variables=self.loss_variables,
             ranks=self.rank_allocator(config.steps),
+            products=self.products,
             **others,
         )
 

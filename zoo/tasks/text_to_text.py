@@ -16,6 +16,7 @@ from zoo.data.pipeline import BatchingConfig, ChangingPairBatches, Pair, PairBat
 from zoo.data.tokenizers import Tokenizer
 from zoo.generation import GenerationConfig, Generator
 from zoo.generation.compile import Program, compiled
+from zoo.models import products
 from zoo.models.encoder_decoder import EncoderDecoderConfig, encoder_decoder
 from zoo.pictures.attention import AttentionMaps
 from zoo.tasks.showing import token_embeddings
@@ -223,6 +224,10 @@ class TextToText(Task[Recipe]):
         source, target = self.recipe.batching.buckets[-1]
         places = {"source": source, "target": target, "labels": target}
         return {name: keras.KerasTensor((rows, length), "int32") for name, length in places.items()}
+
+    def products(self, batch: Mapping[str, Any]) -> int:
+        (rows, source), (_, target) = batch["source"].shape, batch["target"].shape
+        return 3 * rows * products.encoder_decoder(self.recipe.model, source, target)
 
     def programs(self, rows: int) -> dict[str, Program]:
         longest = self.recipe.batching.buckets[-1][0] - self.model.special_tokens.around_source

@@ -27,11 +27,13 @@ class Distribution:
     Attributes:
         is_chief: Whether this process is the one that evaluates and writes.
         workers: How many processes work on the run.
+        devices: How many devices do, of all processes.
         lost: The errors that say that another process is gone.
     """
 
     is_chief: bool = True
     workers: int = 1
+    devices: int = 1
     lost: tuple[type[Exception], ...] = ()
 
     def place(self, model: keras.Model, others: Sequence[keras.Variable] = ()) -> None:

@@ -35,7 +35,7 @@ class Mesh(Distribution):
     """
 
     def __init__(self, devices: Sequence[str], ways: int):
-        self.replicas, self.ways = len(devices) // ways, ways
+        self.devices, self.replicas, self.ways = len(devices), len(devices) // ways, ways
         self.mesh = keras.distribution.DeviceMesh(
             (self.replicas, ways), ["batch", "model"], np.array(devices).reshape(self.replicas, ways)
         )

@@ -98,6 +98,7 @@ class Replicas(Distribution):
         resolver = strategy.cluster_resolver
         multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         self.workers = len(resolver.cluster_spec().as_dict()["worker"]) if multi_worker else 1
+        self.devices = strategy.num_replicas_in_sync
         self.is_chief = not multi_worker or resolver.task_id == 0
         self.lost = LOST if self.workers > 1 else ()
         self._on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)

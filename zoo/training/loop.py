@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -50,6 +51,7 @@ class Run:
         evaluate: Returns dev metrics of the model as it stands; called with the averaged weights in place.
         keep_best: Called, with the averaged weights in place, whenever the monitored metric is the best so far.
         learning_rates, loss_variables, ranks: See make_train_step.
+        products: Counts the operations of matrix products in a step over a batch; None where nobody has counted them.
         checkpoint: File of the run's own state; nothing is saved where None.
         board: Where the run writes for TensorBoard; it writes nothing where None.
         distribution: The devices and machines that the run works on; one device where None. `evaluate` is called, and
@@ -68,6 +70,7 @@ class Run:
         learning_rates: Mapping[str, float] | None = None,
         loss_variables: Sequence[keras.Variable] = (),
         ranks: RankAllocator | None = None,
+        products: Callable[[Mapping[str, Any]], int | None] | None = None,
         checkpoint: str | Path | None = None,
         board: Board | None = None,
         distribution: Distribution | None = None,
@@ -80,6 +83,7 @@ class Run:
         self.distribution = distribution or Distribution()
         writes = self.distribution.is_chief
         self.checkpoint = Path(checkpoint) if checkpoint is not None and writes else None
+        self.products = products
         self.board = board
         self.position = Position()
         self.optimizer = make_optimizer(config.optimizer, config.steps, config.precision)
@@ -148,12 +152,14 @@ class Run:
                     if self.board is not None:
                         self.board.before_step(position.step + 1)
                     window.add(self.step({**batch, "progress": progress}))
+                    if self.products is not None:
+                        window.products.append(self.products(batch))
                     position.step += 1
                     position.batch += 1
                     if self.board is not None:
                         self.board.after_step(position.step, window.metrics[-1])
                     if self._due(config.log_every):
-                        self._say(report, TRAIN, *window.close(self.norms))
+                        self._say(report, TRAIN, *window.close(self.norms, self.distribution.devices))
                     position.seconds += time.perf_counter() - began  # steps may be waited for in the report alone
                     if self._due(config.evaluate_every):
                         window.check()

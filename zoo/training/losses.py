@@ -83,3 +83,22 @@ def coverage(attention: KerasTensor) -> KerasTensor:
     attention = ops.cast(attention, "float32")
     before = ops.cumsum(attention, axis=1) - attention
     return ops.sum(ops.minimum(attention, before), axis=-1)
+
+
+def contrastive(similarity: KerasTensor, rivals: KerasTensor) -> KerasTensor:
+    """Computes how hard it is for each row to find its own column among its rivals, and for each column its own row.
+
+    Args:
+        similarity: (B, B), logits; what belongs together is on the diagonal.
+        rivals: Boolean (B, B), which columns a row is told apart from, and rows a column; the diagonal does not matter.
+
+    Returns:
+        float32 (B,), in nats, the mean of both ways; 0 where there is no rival.
+
+    Source: van den Oord et al. 2018, section 2.3; both ways: Radford et al. 2021, section 2.3.
+    """
+    similarity = ops.cast(similarity, "float32")
+    own = ops.eye(similarity.shape[0], dtype="bool")
+    logits = ops.where(rivals | own, similarity, -1e30)
+    both = ops.logsumexp(logits, axis=1) + ops.logsumexp(logits, axis=0)
+    return both / 2 - ops.diagonal(similarity)

@@ -27,7 +27,7 @@ def gradients(
 def sum_of_parts(part: Callable[[KerasTensor], Any], count: int, state: Sequence[keras.Variable]) -> Any:
     """Adds up what a function makes of 0 ... count - 1: see step_jax.sum_of_parts()."""
     # A loop and no list: in a row, XLA might work on several parts at once.
-    outline = tf.function(part).get_concrete_function(0).structured_outputs
+    outline = tf.function(part, autograph=False).get_concrete_function(0).structured_outputs
     zeros = tf.nest.map_structure(lambda x: tf.zeros(x.shape, x.dtype), outline)
     _, total = tf.while_loop(
         lambda i, _: i < count, lambda i, total: (i + 1, tf.nest.map_structure(tf.add, total, part(i))), (0, zeros)
@@ -65,7 +65,7 @@ def compiled(
     matmul: Literal["float32", "bfloat16"],
 ) -> tf.types.experimental.PolymorphicFunction:
     """Compiles a step; one trace for each bucket: with every shape known, XLA gets the simplest program."""
-    return tf.function(step, jit_compile=use_matmul(matmul, jit))
+    return tf.function(step, jit_compile=use_matmul(matmul, jit), autograph=False)
 
 
 def use_matmul(matmul: Literal["float32", "bfloat16"], jit: bool) -> bool:

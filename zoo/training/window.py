@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from zoo.training.machine import memory
+from zoo.training.machine import memory, product_rate
 from zoo.training.norms import GroupNorms
 
 
@@ -21,6 +21,7 @@ class Window:
     def __init__(self, step: int):
         self.last_checked = step
         self.metrics: list[dict] = []
+        self.products: list[int | None] = []
         self.checked = 0
         self.began = time.perf_counter()
         self.waited = 0.0
@@ -58,8 +59,12 @@ class Window:
         yield
         self.began += time.perf_counter() - began
 
-    def close(self, norms: GroupNorms | None) -> tuple[dict[str, float], dict[str, float]]:
+    def close(self, norms: GroupNorms | None, devices: int = 1) -> tuple[dict[str, float], dict[str, float]]:
         """Sums the window up and begins the next.
+
+        Args:
+            norms: What the norms of groups of layers belong to; None where only a reader of lines is there.
+            devices: How many share the work.
 
         Returns:
             What a reader of lines wants to know, and more.
@@ -73,9 +78,14 @@ class Window:
             for kind in ("gradient_norm", "update_norm"):
                 more |= {f"{kind}/{name}": value for name, value in zip(norms.names, means.pop(f"{kind}s"))}
             more |= memory()
+            counted = [count for count in self.products if count is not None]
+            if len(counted) == steps:
+                more["products/tflops"] = sum(counted) / seconds / 1e12
+                if rate := product_rate():
+                    more["products/utilisation"] = sum(counted) / seconds / (rate * devices)
         means["learning_rate"] = float(self.metrics[-1]["learning_rate"])
         for name in ("tokens", "images"):
             if name in means:
                 means[f"{name}_per_second"] = means.pop(name) * steps / seconds
-        self.metrics, self.checked, self.began, self.waited = [], 0, time.perf_counter(), 0.0
+        self.metrics, self.products, self.checked, self.began, self.waited = [], [], 0, time.perf_counter(), 0.0
         return {name: float(value) for name, value in means.items()}, more
