@@ -13,6 +13,7 @@ import math
 import os
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -122,7 +123,7 @@ def measure(size: str, topology: str, most: int, smaller: list[dict]) -> dict:
             "tokens a second": a_second,
             "dollars a billion tokens": PRICE * chips * 1e9 / a_second / 3600,
             "sent by a chip": found.exchanged,
-            "collectives": [collective._asdict() for collective in found.collectives],
+            "exchanges": Counter(kind for one in found.collectives for kind in [one.kind] * one.times),
         }
     return result
 

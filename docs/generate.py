@@ -71,7 +71,8 @@ def scaling_table(results: Sequence[Mapping[str, Any]]) -> str:
             cells += [found["layout"], rows, f"{found['bytes a chip'] / 2**30:.1f} GiB"]
             cells += [f"{seconds[part] * 1e3:,.0f} ms" for part in ("products", "memory", "links")]
             cells.append(f"{seconds['links'] * rows / seconds['products']:.2g} rows" if chips > 1 else "")
-            cells += [f"{found['tokens a second']:.3g}", f"{found['dollars a billion tokens']:,.2f}"]
+            tokens = float(f"{found['tokens a second']:.3g}")
+            cells += [f"{tokens:,.0f}", f"{found['dollars a billion tokens']:,.2f}"]
         else:
             cells += ["does not fit"] + [""] * (len(columns) - 3)
         lines.append(f"| {' | '.join(map(str, cells))} |")
