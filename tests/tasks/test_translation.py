@@ -74,8 +74,9 @@ def test_tensorboard_shows_samples_and_where_the_model_looked(trained, pairs, ev
     shown = events(folder / "logs/dev")
     assert len(shown["text"]) == 8
     for number, pair in enumerate(pairs[:8], 1):
-        ((step, table),) = shown["text"][f"samples/{number}"]
-        rows = {name.decode().strip("*"): text.decode().replace("\\", "") for name, text in table}
+        ((step, text),) = shown["text"][f"samples/{number}"]
+        paragraphs = text.item().decode().replace("\\", "").split("\n\n")
+        rows = dict(paragraph.replace("**", "").split(": ", 1) for paragraph in paragraphs)
         assert (step, rows["input"], rows["reference"]) == (150, pair["source"], pair["target"])
         assert rows["output"] == translator(pair["source"])
     ((_, (width, height, _)),) = shown["images"]["attention/1"]
