@@ -1,7 +1,6 @@
 """What training translators of 60 million to 7 billion parameters would take and cost on slices of TPU v5e chips.
 
     python benchmarks/scaling.py --out benchmarks/scaling.json [--only 60M:v5e:1x1 220M:v5e:2x4 ...]
-    python benchmarks/scaling.py --table benchmarks/scaling.json
 
 No chip is needed: every step is compiled ahead of time (pip install -e ".[tpu]"), with as many rows a chip, a power of
 two, as are found to fit. Results go into the file one by one, so that a run that was stopped goes on. Rates are the
@@ -14,6 +13,7 @@ import math
 import os
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -37,7 +37,6 @@ SIZES = {
 }
 SLICES = ("v5e:1x1", "v5e:2x4", "v5e:16x16")
 VOCABULARY, SOURCE, TARGET = 32000, 512, 128
-MOST_ROWS = 64  # a chip
 MEMORY = CHIPS["v5e"].memory
 # Dollars a chip and hour, on demand, us-central1. Source: github.com/skypilot-org/skypilot-catalog,
 # catalogs/v8/gcp/vms.csv, commit 006059e, tpu-v5litepod-1.
@@ -79,8 +78,14 @@ def spread(chips: int):
     return placing
 
 
-def measure(size: str, topology: str) -> dict:
-    """Compiles a size's step for a slice: each chip with the whole state, or with a share where that does not fit."""
+def measure(size: str, topology: str, most: int, smaller: list[dict]) -> dict:
+    """Compiles a size's step for a slice: each chip with the whole state, or with a share where that does not fit.
+
+    Args:
+        size, topology: Of the model and of the slice.
+        most: Rows a chip that are tried first.
+        smaller: What was found of the same size on smaller slices.
+    """
     chips = chip_count(topology)
     step, model = abstractly(lambda: make_step(size))
     state = sum(x.size * x.dtype.itemsize for x in step.abstract_state)
@@ -89,8 +94,10 @@ def measure(size: str, topology: str) -> dict:
     layouts |= {"spread": spread(chips)} if chips > 1 and state / chips < MEMORY else {}
     for layout, placing in layouts.items():
         held = state / chips if placing else state
-        rows, found, needs = MOST_ROWS, None, {}
-        while 1 <= rows <= MOST_ROWS and rows not in needs:
+        # With the whole state a chip has no more room for rows than it has by itself.
+        first = min([most, *(one["rows a chip"] for one in smaller if one.get("layout") == layout == "whole")])
+        rows, found, needs = first, None, {}
+        while 1 <= rows <= first and rows not in needs:
             began = time.time()
             try:
                 found = compile_training_step(topology, step, batch_of(rows * chips), placing)
@@ -116,7 +123,7 @@ def measure(size: str, topology: str) -> dict:
             "tokens a second": a_second,
             "dollars a billion tokens": PRICE * chips * 1e9 / a_second / 3600,
             "sent by a chip": found.exchanged,
-            "collectives": [collective._asdict() for collective in found.collectives],
+            "exchanges": Counter(kind for one in found.collectives for kind in [one.kind] * one.times),
         }
     return result
 
@@ -126,43 +133,21 @@ def batch_of(rows: int) -> dict:
     return {name: keras.KerasTensor((rows, length), "int32") for name, length in lengths.items()}
 
 
-def table(results: list[dict]) -> str:
-    """Writes results as the table of docs/scaling.md."""
-    columns = ("parameters", "chips", "state", "rows a chip", "memory a chip", "products", "memory", "links")
-    columns += ("tokens/s", "$ for 10^9 tokens")
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for found in results:
-        cells = [f"{found['parameters'] / 1e6:,.0f} M", chip_count(found["topology"])]
-        if "layout" in found:
-            cells += [found["layout"], found["rows a chip"], f"{found['bytes a chip'] / 2**30:.1f} GiB"]
-            cells += [f"{found['seconds'][part] * 1e3:,.1f} ms" for part in ("products", "memory", "links")]
-            cells += [f"{found['tokens a second']:,.0f}", f"{found['dollars a billion tokens']:,.2f}"]
-        else:
-            cells += ["does not fit"] + [""] * 7
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, help="JSON file of results, gone on with where it is there")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file of results, gone on with where it is there")
     parser.add_argument("--only", nargs="+", help="SIZE:TOPOLOGY, for example 60M:v5e:1x1")
-    parser.add_argument("--table", type=Path, help="prints the table of a file of results")
+    parser.add_argument("--rows", type=int, default=64, help="a chip, at most; a power of two; default: %(default)s")
     options = parser.parse_args()
-    if options.table:
-        print(table(json.loads(options.table.read_text())))
-        return
-    results = json.loads(options.out.read_text()) if options.out and options.out.exists() else []
+    results = json.loads(options.out.read_text()) if options.out.exists() else []
     for size in SIZES:
         for topology in SLICES:
             done = any((found["size"], found["topology"]) == (size, topology) for found in results)
             if done or (options.only and f"{size}:{topology}" not in options.only):
                 continue
-            results.append(measure(size, topology))
-            if options.out:
-                with replacing(options.out) as temporary:
-                    temporary.write_text(json.dumps(results, indent=2) + "\n")
-    print(table(results))
+            results.append(measure(size, topology, options.rows, [found for found in results if found["size"] == size]))
+            with replacing(options.out) as temporary:
+                temporary.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

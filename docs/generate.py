@@ -1,10 +1,12 @@
 """What the documentation shows of the project itself: written into docs/generated before Sphinx reads the pages."""
 
 import json
+import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -17,7 +19,7 @@ Table = Mapping[str, Mapping[str, float]]
 
 
 def generate() -> None:
-    """Writes the presets' table and cards, the commands' options, the notebooks, and the benchmarks' figures."""
+    """Writes the presets' table and cards, the commands' options, the notebooks, and what benchmarks found."""
     from zoo.presets import shipped
     from zoo.tasks.card import presets_table
 
@@ -33,6 +35,9 @@ def generate() -> None:
         shutil.copy(notebook, GENERATED / "notebooks")
     contents = "```{toctree}\n:caption: Notebooks\n:hidden:\n:glob:\n\ngenerated/notebooks/*\n```\n"
     (GENERATED / "notebooks.txt").write_text(contents if notebooks else "", encoding="utf-8")
+
+    scaling = json.loads((ROOT / "benchmarks" / "scaling.json").read_text(encoding="utf-8"))
+    (GENERATED / "scaling.txt").write_text(scaling_table(scaling), encoding="utf-8")
 
     tables = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
     figures = {
@@ -51,6 +56,27 @@ def generate() -> None:
     }
     for name, figure in figures.items():
         figure.savefig(GENERATED / f"{name}.svg")
+
+
+def scaling_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Writes what benchmarks/scaling.py found, a row for each size and slice."""
+    columns = ("parameters", "chips", "state", "rows a chip", "memory a chip", "products", "memory", "links")
+    columns += ("links = products at", "tokens/s", "$ for 10^9 tokens")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for found in results:
+        chips = math.prod(map(int, found["topology"].partition(":")[2].split("x")))
+        cells = [f"{found['parameters'] / 1e6:,.0f} M", chips]
+        if "layout" in found:
+            rows, seconds = found["rows a chip"], found["seconds"]
+            cells += [found["layout"], rows, f"{found['bytes a chip'] / 2**30:.1f} GiB"]
+            cells += [f"{seconds[part] * 1e3:,.0f} ms" for part in ("products", "memory", "links")]
+            cells.append(f"{seconds['links'] * rows / seconds['products']:.2g} rows" if chips > 1 else "")
+            tokens = float(f"{found['tokens a second']:.3g}")
+            cells += [f"{tokens:,.0f}", f"{found['dollars a billion tokens']:,.2f}"]
+        else:
+            cells += ["does not fit"] + [""] * (len(columns) - 3)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
 
 
 def commands() -> str:

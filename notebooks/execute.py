@@ -6,6 +6,7 @@ python notebooks/execute.py --small notebooks/01_presets.ipynb    # only tries i
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,8 @@ from zoo.files import replacing
 ROOT = Path(__file__).resolve().parent.parent
 # Of one cell, in seconds.
 TIMEOUT = 900
+# What the C++ of TensorFlow says on standard error while it is imported, whatever TF_CPP_MIN_LOG_LEVEL is.
+LOGS = re.compile(r"^(?:WARNING: All log messages before absl|[IW]\d{4} \d\d:).*\n?", re.MULTILINE)
 
 
 def execute(path: Path, small: bool) -> None:
@@ -49,8 +52,19 @@ def execute(path: Path, small: bool) -> None:
         )
         client.execute(env=environment)
     if not small:
+        drop_logs(notebook)
         with replacing(path) as temporary:
             nbformat.write(notebook, temporary)
+
+
+def drop_logs(notebook: nbformat.NotebookNode) -> None:
+    """Takes what the C++ of TensorFlow logs out of what the cells show."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                output.text = LOGS.sub("", output.text)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
 
 
 def main() -> int:

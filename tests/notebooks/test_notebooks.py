@@ -17,6 +17,8 @@ BADGE = re.compile(
 )
 # The folders that a machine's own files lie in.
 OWN_PATH = re.compile(r"(?<![\w.])/(home|root|tmp|work|mnt|opt|Users|content)/[\w.]")
+# Lines that C++ logs: level, day and time.
+LOG = re.compile(r"[IWEF]\d{4} \d\d:\d\d|WARNING: ")
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -54,6 +56,12 @@ def test_outputs_are_those_of_one_run_from_top_to_bottom(path):
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     assert any(cell["outputs"] for cell in code)
     assert [output for cell in code for output in cell["outputs"] if output["output_type"] == "error"] == []
+
+
+@every_notebook
+def test_outputs_hold_no_logs(path):
+    text = [shown(output) for cell in cells(path, "code") for output in cell["outputs"]]
+    assert [line for one in text for line in one.splitlines() if LOG.match(line)] == []
 
 
 @every_notebook
@@ -95,6 +103,16 @@ def test_a_run_stores_what_was_shown(notebook):
     assert ran.returncode == 0, ran.stderr
     (cell,) = cells(path, "code")
     assert "".join(cell["outputs"][0]["text"]) == "0 []\n"
+
+
+@pytest.mark.notebook
+def test_a_run_stores_no_logs_of_tensorflow(notebook):
+    log = "I0000 00:00:1795869613.4 21427 port.cc:153] oneDNN custom operations are on."
+    path = notebook(f"import os\nos.write(2, {log!r}.encode() + b'\\nan own line\\n')\nprint('shown')")
+    ran = execute(path)
+    assert ran.returncode == 0, ran.stderr
+    (cell,) = cells(path, "code")
+    assert sorted("".join(output["text"]) for output in cell["outputs"]) == ["an own line\n", "shown\n"]
 
 
 @pytest.mark.notebook

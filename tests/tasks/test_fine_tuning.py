@@ -115,6 +115,27 @@ def test_a_run_over_a_pretrained_encoder_is_opened_again(base, tmp_path):
         open_run(classifier(base=base, adapt=AdaptConfig(method="lora", rank=4)), OPINIONS, tmp_path)
 
 
+@pytest.mark.parametrize("method", ["lora", "adalora"])
+def test_merged_says_the_same_and_needs_no_base(base, tmp_path, method):
+    task = Classification.from_examples(
+        classifier(base=base, adapt=AdaptConfig(method=method, rank=2, final_rank=1)), OPINIONS
+    )
+    texts = [example["text"] for example in OPINIONS]
+    untrained = task.probabilities(texts)
+    task.fit(OPINIONS, OPINIONS)
+    expected = task.probabilities(texts)
+    assert max(abs(now["positive"] - then["positive"]) for now, then in zip(expected, untrained)) > 0.1
+    task.merged().save(tmp_path / "whole")
+    saved = safetensors.numpy.load_file(tmp_path / "whole" / "weights.safetensors")
+    assert not any("lora" in path for path in saved)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zoo.tasks.text.find_hub_folder", None)
+        again = zoo.load(tmp_path / "whole")
+    for probabilities, same in zip(again.probabilities(texts), expected):
+        assert probabilities == pytest.approx(same, abs=1e-5)
+    assert task.probabilities(texts) == expected
+
+
 # === AdaLoRA ===
 
 

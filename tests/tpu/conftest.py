@@ -16,7 +16,8 @@ from zoo.tasks import TASKS, task_class
 from zoo.tasks.pretrained import Pretrained
 
 ONE_LAYER = ["model.width=128", "model.num_encoder_layers=1", "model.num_decoder_layers=1"]
-ONE_VISION_LAYER = ["vision.vit.width=128", "vision.vit.feedforward_dim=512", "vision.vit.num_layers=1"]
+ONE_VIT_LAYER = ["vit.width=128", "vit.num_heads=4", "vit.feedforward_dim=512", "vit.num_layers=1"]
+ONE_VISION_LAYER = [f"vision.{size}" for size in ONE_VIT_LAYER]
 # Of each task what makes it small; rows of its batches are as long as ever.
 SMALL = {
     "translation": ONE_LAYER,
@@ -24,7 +25,7 @@ SMALL = {
     "denoising": ONE_LAYER,
     "captioning": [*ONE_LAYER, *ONE_VISION_LAYER],
     "hub_captioning": ["model.width=128", "model.num_layers=1", "model.feature_width=128", *ONE_VISION_LAYER],
-    "image_classification": ["model.vit.width=128", "model.vit.feedforward_dim=512", "model.vit.num_layers=1"],
+    "image_classification": [f"model.{size}" for size in ONE_VIT_LAYER],
     "text_generation": ["model.width=128", "model.num_layers=1", "model.max_length=128"],
 }
 ROWS = 64

@@ -132,3 +132,10 @@ def test_the_pure_step_is_the_step():
 def test_tensorflows_products_are_refused():
     with pytest.raises(ConfigError, match=r"^training.matmul: 'bfloat16'.*tensorflow.*training.precision"):
         make_train_step(small(), keras.optimizers.SGD(0.1), squares, clip_norm=1.0, matmul="bfloat16")
+
+
+@pytest.mark.skipif(ON_JAX, reason="of the tensorflow backend")
+def test_bfloat16_products_are_refused_where_tensorflow_was_not_told_of_them(monkeypatch):
+    monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
+    with pytest.raises(RuntimeError, match=r"training.matmul.*--bfloat16.*'float32' needs nothing"):
+        make_train_step(small(), keras.optimizers.SGD(0.1), squares, clip_norm=1.0, matmul="bfloat16")

@@ -128,6 +128,19 @@ def test_what_hparams_compares_are_the_best_scores(told, events):
     assert (values["training.steps"].number_value, values["task"].string_value) == (17, "toy")
 
 
+@pytest.mark.parametrize("end", ["mine", "mine/logs"])
+def test_hparams_names_a_training_by_its_folder_the_nearest_first(end, events, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG, parse_session_start_info_plugin_data
+
+    board = Board(tmp_path / end, {"steps": 17})
+    board.begin(0)
+    board.close()
+    metadata = EventAccumulator(str(tmp_path / end / "best")).Reload().SummaryMetadata(SESSION_START_INFO_TAG)
+    name = parse_session_start_info_plugin_data(metadata.plugin_data.content).group_name
+    assert name.startswith(f"mine in {tmp_path.name} in {tmp_path.parent.name}")
+
+
 def test_the_graph_has_the_layers(told):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -197,11 +210,11 @@ def test_a_text_is_shown_as_it_is(board, events):
     from tensorboard.plugins.text.text_plugin import text_array_to_html
 
     board.text("dev", 7, "samples/1", {"input": "a *b* <i> | `c`\n# d", "output": "1. x_y_z"})
-    ((step, table),) = events(board.logdir / "dev")["text"]["samples/1"]
+    ((step, text),) = events(board.logdir / "dev")["text"]["samples/1"]
     assert step == 7
-    html = text_array_to_html(table, enable_markdown=True)
-    for text in ("a *b* &lt;i&gt; | `c` # d", "1. x_y_z", "<strong>input</strong>"):
-        assert text in html
+    html = text_array_to_html(text, enable_markdown=True)
+    for part in ("a *b* &lt;i&gt; | `c` # d", "1. x_y_z", "<strong>input</strong>"):
+        assert part in html
 
 
 def test_a_figure_becomes_a_picture_of_its_size(board, events):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from zoo.config import Config, ConfigError
+from zoo.data.background import in_background
 from zoo.data.pipeline import END, PAD, START
 
 
@@ -125,14 +126,8 @@ class CaptionBatches:
             epoch: As in plan().
             start: How many batches are skipped: where an interrupted pass goes on.
         """
-        import tensorflow as tf
-
         plan = self.plan(epoch)[start:]
         if not plan:
             return iter(())
         example = self.batch(*plan[0], epoch or 0)
-        specs = {name: tf.TensorSpec((None,) * array.ndim, array.dtype) for name, array in example.items()}
-        dataset = tf.data.Dataset.from_generator(
-            lambda: (self.batch(*planned, epoch or 0) for planned in plan), output_signature=specs
-        )
-        return dataset.prefetch(4).as_numpy_iterator()
+        return in_background(lambda: (self.batch(*planned, epoch or 0) for planned in plan), example)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.background import tensorflow
 from zoo.data.images import Encoded, ImageConfig, ImageError, decode, prepared
 
 # How many damaged images a message names.
@@ -47,8 +48,7 @@ def image_batches(
     Raises:
         ImageError: For a damaged image, where they are not noted.
     """
-    import tensorflow as tf
-
+    tf = tensorflow()
     errors: dict[int, ImageError] = {}
 
     def load(number: Any) -> np.ndarray:

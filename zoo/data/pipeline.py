@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zoo.config import Config, ConfigError
+from zoo.data.background import in_background
 from zoo.models.generative import SpecialTokens
 
 PAD, START, END = 0, 1, 2
@@ -167,15 +168,8 @@ class PairBatches:
             epoch: As in plan().
             start: How many batches are skipped: where an interrupted pass goes on.
         """
-        import tensorflow as tf
-
         plan = self.plan(epoch)[start:]
-        spec = tf.TensorSpec((None, None), tf.int32)
-        dataset = tf.data.Dataset.from_generator(
-            lambda: (self.batch(*planned) for planned in plan),
-            output_signature={"source": spec, "target": spec, "labels": spec},
-        )
-        return dataset.prefetch(4).as_numpy_iterator()
+        return in_background(lambda: (self.batch(*planned) for planned in plan), self.batch(0, []))
 
     def padding(self, plan: list[tuple[int, list[list[int]]]]) -> float:
         """Returns the share of source and target places in planned batches that hold nothing."""

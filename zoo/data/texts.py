@@ -10,6 +10,7 @@ import tokenizers
 from tokenizers import processors
 
 from zoo.config import Config, ConfigError
+from zoo.data.background import in_background
 from zoo.data.tokenizers import END, START, Tokenizer
 from zoo.files import replacing
 
@@ -295,14 +296,8 @@ class TextBatches:
             epoch: As in plan().
             start: How many batches are skipped: where an interrupted pass goes on.
         """
-        import tensorflow as tf
-
         plan = self.plan(epoch)[start:]
-        specs = {name: tf.TensorSpec((None,) * array.ndim, array.dtype) for name, array in self.batch(0, []).items()}
-        dataset = tf.data.Dataset.from_generator(
-            lambda: (self.batch(*planned, epoch) for planned in plan), output_signature=specs
-        )
-        return dataset.prefetch(4).as_numpy_iterator()
+        return in_background(lambda: (self.batch(*planned, epoch) for planned in plan), self.batch(0, []))
 
 
 class TextPairBatches(TextBatches):

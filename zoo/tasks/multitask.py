@@ -101,8 +101,11 @@ class Multitask(TextTask[MultitaskRecipe]):
         Returns:
             "HEAD_accuracy" for labels, "HEAD_f1" for tags; "sentence_accuracy", all heads of a text right, where all
             examples have all heads; "DOMAIN_HEAD_accuracy" where examples have domains, and then "HEAD_accuracy" is
-            their mean; "mean", of the heads' own. 0-100. A class that training never showed counts, and no guess is
-            right then.
+            their mean; "mean", of the heads' own. 0-100. A head that no example says something of has no score. A class
+            that training never showed counts, and no guess is right then.
+
+        Raises:
+            ValueError: If no head has a score.
         """
         texts = [example["text"] for example in examples]
         encodings = self.encode(texts)
@@ -112,6 +115,8 @@ class Multitask(TextTask[MultitaskRecipe]):
         right = np.ones(len(examples), bool)
         for name, head in self.heads.items():
             rows = [i for i, example in enumerate(examples) if name in example]
+            if not rows:
+                continue
             if head.kind == "label":
                 guesses = np.array([found[i][name].argmax() for i in rows])
                 labels = np.array([_class_or_none(head, examples[i][name]) for i in rows])
@@ -130,6 +135,8 @@ class Multitask(TextTask[MultitaskRecipe]):
                 correct = np.array([guess == answer for guess, answer in zip(tags, answers)])
                 own.append(scores[f"{name}_f1"])
             right[rows] &= correct
+        if not own:
+            raise ValueError(f"examples: none says anything of {' or '.join(self.heads)}")
         if len(self.heads) > 1 and all(name in example for example in examples for name in self.heads):
             scores["sentence_accuracy"] = 100 * float(right.mean())
         return {**scores, "mean": float(np.mean(own))}

@@ -28,7 +28,7 @@ from zoo.tasks.augmentation import augmentation, check_augmentation
 from zoo.tasks.labels import find_classes, read_label
 from zoo.tasks.task import Task, TaskRecipe
 from zoo.training import TrainingConfig
-from zoo.training.adapt import AdaptConfig, adapt, learning_rates, rank_allocator
+from zoo.training.adapt import AdaptConfig, adapt, learning_rates, merged_weights, rank_allocator
 from zoo.training.heads import activate, head_loss
 from zoo.training.ranks import RankAllocator
 from zoo.training.weighting import UncertaintyWeighting
@@ -154,6 +154,17 @@ class TextTask(Task[Recipe]):
         task = cls(recipe, TextTokenizer.load(folder / VOCABULARY), card)
         if recipe.base is not None and recipe.adapt.method != "full":
             open_hub_folder(find_hub_folder(recipe.base)).fill(task.model, task._own_weights)
+        return task
+
+    def merged(self) -> Self:
+        """Returns the same task with its low-rank additions in their kernels for good.
+
+        What it says is the same. Its folder holds all weights and needs no base, and it computes no more than the base.
+        """
+        task = type(self)(dataclasses.replace(self.recipe, adapt=AdaptConfig()), self.tokenizer.copy())
+        weights = merged_weights(self.model)
+        for path, weight in by_path(task.model.weights).items():
+            weight.assign(weights[path])
         return task
 
     # === Texts in, numbers out ===

@@ -118,6 +118,13 @@ def merge(model: keras.Model) -> None:
             dense.lora_kernel_b.assign(keras.ops.zeros_like(dense.lora_kernel_b.value))
 
 
+def merged_weights(model: keras.Model) -> dict[str, keras.KerasTensor]:
+    """Returns the weights by path, with every low-rank addition in its kernel and none beside it."""
+    kernels = {dense._kernel.path: dense.kernel for dense in _dense_layers(model) if dense.lora_enabled}
+    weights = {path: weight.value for path, weight in by_path(model.weights).items() if "/lora_kernel_" not in path}
+    return weights | kernels
+
+
 def _dense_layers(model: keras.Model) -> Iterator[keras.layers.Dense]:
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, keras.layers.Dense):

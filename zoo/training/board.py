@@ -88,11 +88,11 @@ class Board:
         self._write(run, step, (scalar_pb(name, float(value)) for name, value in values.items()))
 
     def text(self, run: str, step: int, name: str, rows: Mapping[str, str]) -> None:
-        """Writes a table of two columns: what each text is, and the text."""
+        """Writes a paragraph for each text; in a table long texts would break the words beside them."""
         from tensorboard.plugins.text.summary_v2 import text_pb
 
-        table = np.array([[f"**{title}**", _plain(text)] for title, text in rows.items()], dtype=object)
-        self._write(run, step, [text_pb(name, table)])
+        paragraphs = "\n\n".join(f"**{title}**: {_plain(text)}" for title, text in rows.items())
+        self._write(run, step, [text_pb(name, paragraphs)])
 
     def image(self, run: str, step: int, name: str, figure: Any, dpi: int = 90) -> None:
         """Writes a matplotlib figure."""
@@ -159,8 +159,10 @@ class Board:
         """Says what the training was made with; the scores beside it in HParams are the scalars of the run "best"."""
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
-        # Trainings with the same values are compared too, so they are told apart by their folders.
-        self._write(BEST, 0, [hparams_pb(self.hyperparameters, trial_id=str(self.logdir))])
+        # Trainings with the same values are compared too, so they are told apart by their folders, the nearest first.
+        folder = self.logdir.parent if self.logdir.name == "logs" else self.logdir
+        trial = " in ".join(part for part in reversed(folder.absolute().parts) if part != folder.anchor)
+        self._write(BEST, 0, [hparams_pb(self.hyperparameters, trial_id=trial)])
 
     def _draw(self, model: keras.Model) -> None:
         """Draws a model's operations; on JAX, which keeps no graph of them, its layers."""

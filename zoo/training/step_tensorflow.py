@@ -87,7 +87,7 @@ def _use_bfloat16_units() -> None:
     """
     if BFLOAT16_FLAGS not in os.environ.get("TF_XLA_FLAGS", ""):
         raise RuntimeError(
-            f'training.matmul: "bfloat16" needs TF_XLA_FLAGS="{BFLOAT16_FLAGS}" before TensorFlow is imported; '
-            "`zoo train --bfloat16` sets it"
+            f'training.matmul: "bfloat16" needs TF_XLA_FLAGS="{BFLOAT16_FLAGS}" before TensorFlow is imported, '
+            "as `zoo train --bfloat16` sets it; 'float32' needs nothing"
         )
     tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": True})
