@@ -31,7 +31,7 @@ def seconds_each(work: Callable[[], Any], repeats: int) -> tuple[float, Any]:
     return (time.perf_counter() - began) / repeats, result
 
 
-def alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def alternate(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list]:
     """Lets every side take one turn a round: A B C, A B C, ...
 
     Args:
@@ -41,7 +41,7 @@ def alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str
     Returns:
         What each side measured, round by round.
     """
-    measured: dict[str, list[float]] = {name: [] for name in sides}
+    measured: dict[str, list] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, turn in sides.items():
             time.sleep(PAUSE_SECONDS)

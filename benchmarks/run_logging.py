@@ -2,7 +2,8 @@
 
 Both sides train a translator on generated pairs for as many steps, evaluations among them, each in a process of its
 own. What is timed is fit(), from its beginning to its end: compiling, evaluating and writing are in it. A round is one
-run of each side.
+run of each side. Beside it stands the time that went into showing and writing itself, which a machine's moods do not
+hide; the norms of layers, which the compiled step makes where somebody looks, are not in that.
 
     .venv/bin/python benchmarks/run_logging.py [--steps 300] [--rounds 3] [--json FILE]
 """
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -25,15 +27,37 @@ WITHOUT, WITH = "without", "with"
 PACKAGES = ("tensorflow", "keras", "tensorboard", "numpy")
 
 
-def train(sizes: argparse.Namespace) -> float:
-    """Trains one translator in this process; returns the seconds of fit()."""
+def train(sizes: argparse.Namespace) -> tuple[float, float]:
+    """Trains one translator in this process; returns the seconds of fit(), and those of showing and writing in it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from zoo.data import toy
     from zoo.data.pipeline import BatchingConfig
     from zoo.models.encoder_decoder import EncoderDecoderConfig
+    from zoo.tasks import task
     from zoo.tasks.translation import Translation, TranslationRecipe
-    from zoo.training import OptimizerConfig, TrainingConfig
+    from zoo.training import OptimizerConfig, TrainingConfig, window
+    from zoo.training.board import Board
 
+    writing = 0.0
+
+    def timed(owner: Any, name: str) -> None:
+        """Lets a function count into `writing`."""
+        function = getattr(owner, name)
+
+        def counting(*arguments: Any, **settings: Any) -> Any:
+            nonlocal writing
+            began = time.perf_counter()
+            result = function(*arguments, **settings)
+            writing += time.perf_counter() - began
+            return result
+
+        setattr(owner, name, counting)
+
+    # All of them are called one after the other, none within another.
+    for owner, name in ((task, "show"), (window, "memory"), (window, "product_rate")):
+        timed(owner, name)
+    for name in ("begin", "scalars", "close"):
+        timed(Board, name)
     pairs = toy.numbers("en-de", sizes.pairs + sizes.dev)
     recipe = TranslationRecipe(
         model=EncoderDecoderConfig(
@@ -57,11 +81,11 @@ def train(sizes: argparse.Namespace) -> float:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         translator.fit(pairs[sizes.dev :], pairs[: sizes.dev], logdir=folder if sizes.side == WITH else None)
-        return time.perf_counter() - began
+        return time.perf_counter() - began, writing
 
 
-def turn(side: str, arguments: list[str]) -> float:
-    """Trains in a new process; returns the seconds of fit()."""
+def turn(side: str, arguments: list[str]) -> tuple[float, float]:
+    """Trains in a new process: see train()."""
     command = [sys.executable, __file__, *arguments, "--side", side]
     found = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(found.stdout.splitlines()[-1])
@@ -87,11 +111,13 @@ def main(arguments: list[str]) -> None:
         return
     figures: dict = {"machine": machine(PACKAGES), "sizes": {k: v for k, v in vars(sizes).items() if k != "json"}}
     measured = alternate({side: lambda side=side: turn(side, arguments) for side in (WITHOUT, WITH)}, sizes.rounds)
-    figures["seconds"] = measured
-    figures["ratio"] = ratio(measured[WITH], measured[WITHOUT])
-    for side, seconds in measured.items():
+    seconds_of = {side: [seconds for seconds, _ in turns] for side, turns in measured.items()}
+    shares = [writing / seconds for seconds, writing in measured[WITH]]
+    figures |= {"seconds": seconds_of, "ratio": ratio(seconds_of[WITH], seconds_of[WITHOUT]), "writing": shares}
+    for side, seconds in seconds_of.items():
         print(f"{side:<40} {statistics.median(seconds):.1f} s  ({min(seconds):.1f} to {max(seconds):.1f})")
     print(describe_ratio("with / without", figures["ratio"], "1 is no cost"))
+    print(f"showing and writing: {statistics.median(shares):.1%}  (below 3 % is the aim)")
     write_json(sizes.json, figures)
 
 
