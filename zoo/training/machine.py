@@ -10,7 +10,7 @@ import psutil
 from zoo.chips import rate_of
 
 # Rows and columns of the matrices by whose product a machine without a published rate is measured.
-SIZE = 2048
+SIZE = 1024
 
 
 def memory() -> dict[str, float]:
