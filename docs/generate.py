@@ -1,7 +1,6 @@
 """What the documentation shows of the project itself: written into docs/generated before Sphinx reads the pages."""
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -60,11 +59,13 @@ def generate() -> None:
 
 def scaling_table(results: Sequence[Mapping[str, Any]]) -> str:
     """Writes what benchmarks/scaling.py found, a row for each size and slice."""
+    from zoo.ahead.chips import chip_count
+
     columns = ("parameters", "chips", "state", "rows a chip", "memory a chip", "products", "memory", "links")
     columns += ("links = products at", "tokens/s", "$ for 10^9 tokens")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for found in results:
-        chips = math.prod(map(int, found["topology"].partition(":")[2].split("x")))
+        chips = chip_count(found["topology"])
         cells = [f"{found['parameters'] / 1e6:,.0f} M", chips]
         if "layout" in found:
             rows, seconds = found["rows a chip"], found["seconds"]
